@@ -1,0 +1,3 @@
+_base_ = ['../_base_/mini/retinanet_r34.py', '../_base_/mini/bccd.py', '../_base_/mini/schedule.py']
+
+model = dict(bbox_head=dict(num_classes=3))

@@ -1,0 +1,1 @@
+_base_ = ['../_base_/mini/retinanet_r34.py', '../_base_/mini/coco_mini.py', '../_base_/mini/schedule.py']

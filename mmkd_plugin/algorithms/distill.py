@@ -1,0 +1,158 @@
+"""One training step: the student's task loss, the frozen teacher, the distillation losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmkd_plugin.compat.razor import BaseAlgorithm
+from torch import Tensor, nn
+
+from mmkd_plugin.algorithms.inherit import inherit_weights
+from mmkd_plugin.algorithms.rng import isolated_rng
+from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
+from mmkd_plugin.registry import MODELS
+
+StepObserver = Callable[['DistillAlgorithm', dict], None]
+"""Called with the algorithm and the student's losses while the step's records and graph still exist."""
+
+
+@MODELS.register_module()
+class DistillAlgorithm(BaseAlgorithm):
+    """A student trained by its own losses and by a frozen teacher.
+
+    To everything outside it looks like the student: ``state_dict`` has the student's keys, loading accepts them, and
+    an attribute it lacks is looked up in the student, so that hooks and checkpoints need not know about distillation.
+
+    Args:
+        architecture: The student, a config or a built model.
+        teacher: The teacher, a config or a built model.
+        distiller: Config of the distiller: recorders, connectors, losses and what reaches which.
+        teacher_ckpt: Path or address of the teacher's weights, ``'random'`` for none on purpose; None where ``teacher``
+            carries its weights already.
+        inherit: Whether the student's neck and heads start from the teacher's weights: True, False, or ``'auto'``
+            for "where all of them agree in name and shape".
+        trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
+        data_preprocessor: Preprocessor of the batch; the student's own by default.
+        init_cfg: MMEngine initialisation of the whole.
+    """
+
+    def __init__(
+        self,
+        architecture: dict | nn.Module,
+        teacher: dict | nn.Module | LoadedTeacher,
+        distiller: dict | nn.Module,
+        teacher_ckpt: str | None = None,
+        inherit: bool | str = False,
+        trust_checkpoint: bool = False,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not isinstance(architecture, nn.Module):
+            architecture = ROOT_MODELS.build(architecture)
+        super().__init__(architecture, data_preprocessor, init_cfg, module_inplace=True)
+        keep_outputs(architecture)
+        self.inherit = inherit
+        if not isinstance(teacher, LoadedTeacher):
+            teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint)
+        keep_outputs(teacher.model)
+        with isolated_rng():
+            self.distiller = distiller if isinstance(distiller, nn.Module) else ROOT_MODELS.build(distiller)
+        self.teacher = FrozenTeacher(teacher, self.data_preprocessor)
+        self.distiller.prepare_from_student(self.architecture)
+        self.distiller.prepare_from_teacher(self.teacher.model)
+        self.teacher.watch(self.distiller.teacher_recorders, self.distiller.teacher_records_needed())
+        self.step_observers: list[StepObserver] = []
+        self._register_load_state_dict_pre_hook(self._read_student_keys)
+
+    @property
+    def student(self) -> nn.Module:
+        """The model that is trained and saved."""
+        return self.architecture
+
+    def __getattr__(self, name: str) -> Any:
+        """Fall back to the student for what the algorithm itself lacks."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__('architecture'), name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillAlgorithm:
+        """Move the teacher along with the student."""
+        super()._apply(fn, recurse)
+        self.teacher.apply_(fn)
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise the student as its own config says, then what distillation adds, then inherit."""
+        self.architecture.init_weights()
+        with isolated_rng():
+            self.distiller.init_weights()
+        if self.inherit:
+            print_log(inherit_weights(self.architecture, self.teacher.model, self.inherit), logger='current')
+
+    def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Compute the student's losses and, prefixed with ``distill.``, the distillation terms.
+
+        Args:
+            batch_inputs: The preprocessed batch, ``(N, 3, H, W)``.
+            data_samples: Its data samples.
+
+        Returns:
+            All losses by name; the student's keep their own names.
+        """
+        with self.distiller.student_recorders:
+            losses = self.architecture(batch_inputs, data_samples, mode='loss')
+        self.teacher.run(batch_inputs, data_samples)
+        terms = self.distiller.compute_terms()
+        for observe in list(self.step_observers):
+            observe(self, losses)
+        self.distiller.release_records()
+        return {**losses, **{f'distill.{name}': value for name, value in self.distiller.sum_levels(terms).items()}}
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the losses up the way the student does."""
+        return self.architecture.parse_losses(losses)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The student's state alone, with the student's own keys."""
+        return self.architecture.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a student's state."""
+        return self.architecture.load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _read_student_keys(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        """Let loaders that walk the module tree find a plain student's keys.
+
+        MMEngine walks the children itself instead of calling ``load_state_dict``; the distiller's current state is
+        filled in so that it is not reported missing.
+        """
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[f'{prefix}architecture.{key[len(prefix):]}'] = state_dict.pop(key)
+        for key, value in self.distiller.state_dict().items():
+            state_dict[f'{prefix}distiller.{key}'] = value
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What resuming needs beyond the student: connectors and learned losses."""
+        return self.distiller.state_dict()
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`extra_state`.
+
+        Raises:
+            RuntimeError: If the state belongs to another distillation block.
+        """
+        self.distiller.load_state_dict(state)
+
+
+def keep_outputs(model: nn.Module) -> None:
+    """Switch in-place activations off, which would overwrite what a recorder holds; results stay the same.
+
+    MMRazor's own switch walks ``OrderedDict`` only, which torch's module tables no longer are.
+    """
+    for module in model.modules():
+        if getattr(module, 'inplace', False) is True:
+            module.inplace = False

@@ -1,0 +1,116 @@
+"""The distiller: MMRazor's configurable one, made safe for mixed precision and for losses of several terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmkd_plugin.compat.razor import ConfigurableDistiller
+from torch import Tensor
+
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.registry import MODELS
+
+LEVEL = '_level'
+"""Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
+
+
+@MODELS.register_module()
+class Distiller(ConfigurableDistiller):
+    """Feed the losses from the recorders.
+
+    It takes MMRazor's keys (``student_recorders``, ``teacher_recorders``, ``connectors``, ``distill_losses``,
+    ``loss_forward_mappings``) and adds four things: a loss may return several named terms; losses named
+    ``<name>_level<i>`` are logged together; losses run in float32 whatever the precision of the models; records are
+    released after the step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.terms: dict[str, dict[str, Tensor]] = {}
+        for manager, side in ((self.student_recorders, True), (self.teacher_recorders, False)):
+            idle = set(manager.recorders) - {record['recorder'] for record in self._records(from_student=side)}
+            if idle:
+                raise DistillError(
+                    f'The {"student" if side else "teacher"} recorder "{sorted(idle)[0]}" is read by no loss; name it in '
+                    'loss_forward_mappings or remove it.'
+                )
+
+    def init_weights(self) -> None:
+        """Initialise connectors and losses, which MMRazor leaves out."""
+        for part in (*self.connectors.values(), *self.distill_losses.values()):
+            if hasattr(part, 'init_weights'):
+                part.init_weights()
+
+    def teacher_records_needed(self) -> dict[str, int]:
+        """How many records of each teacher recorder the losses read."""
+        needed: dict[str, int] = {}
+        for record in self._records(from_student=False):
+            name = record['recorder']
+            needed[name] = max(needed.get(name, 0), record.get('record_idx', 0) + 1)
+        return needed
+
+    def compute_terms(self) -> dict[str, dict[str, Tensor]]:
+        """Run connectors and losses on this step's records.
+
+        Returns:
+            The weighted terms by loss and term name; the key of a loss that returns one tensor is empty.
+        """
+        self.terms = {}
+        for name, mapping in self.loss_forward_mappings.items():
+            arguments = {key: self.get_record(**record) for key, record in mapping.items()}
+            device = next((item.device for item in arguments.values() if isinstance(item, Tensor)), torch.device('cpu'))
+            with torch.autocast(device.type, enabled=False):
+                result = self.distill_losses[name](**{key: _map(_full, item) for key, item in arguments.items()})
+            self.terms[name] = result if isinstance(result, dict) else {'': result}
+        return self.terms
+
+    def compute_distill_losses(self) -> dict[str, Tensor]:
+        """MMRazor's entry point: the terms, levels added up."""
+        return self.sum_levels(self.compute_terms())
+
+    def sum_levels(self, terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Add the levels of each loss up, term by term."""
+        total: dict[str, Tensor] = {}
+        for name, values in terms.items():
+            for term, value in values.items():
+                key = name.partition(LEVEL)[0] + (f'_{term}' if term else '')
+                total[key] = total[key] + value if key in total else value
+        return total
+
+    def student_features(self, name: str) -> list[Tensor]:
+        """The student's recorded features that a loss reads, before any connector."""
+        plain = ('recorder', 'record_idx', 'data_idx')
+        found: list[Tensor] = []
+        for record in self.loss_forward_mappings[name].values():
+            if record['from_student']:
+                where = {key: record[key] for key in plain if key in record}
+                _map(found.append, self.get_record(from_student=True, **where))
+        return [feature for feature in found if feature.is_floating_point()]
+
+    def release_records(self) -> None:
+        """Drop the recorded tensors, which would otherwise live until the next step."""
+        for manager in (self.student_recorders, self.teacher_recorders):
+            for recorder in manager.recorders.values():
+                recorder.reset_data_buffer()
+        self.terms = {}
+
+    def _records(self, from_student: bool) -> list[dict]:
+        """All entries of the mappings that read one side."""
+        mappings = self.loss_forward_mappings.values()
+        return [item for mapping in mappings for item in mapping.values() if item['from_student'] is from_student]
+
+
+def _map(function: Callable[[Tensor], Any], record: Any) -> Any:
+    """Apply a function to every tensor of a record."""
+    if isinstance(record, Tensor):
+        return function(record)
+    if isinstance(record, (list, tuple)):
+        return [_map(function, item) for item in record]
+    return record
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least single precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

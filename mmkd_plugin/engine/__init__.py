@@ -1,0 +1,7 @@
+"""The runner and the hooks of a distilled run."""
+
+from mmkd_plugin.engine.runner import DistillRunner
+from mmkd_plugin.engine.self_check import SelfCheckHook
+from mmkd_plugin.engine.state_hook import DistillStateHook
+
+__all__ = ['DistillRunner', 'DistillStateHook', 'SelfCheckHook']

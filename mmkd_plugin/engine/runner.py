@@ -1,0 +1,140 @@
+"""Runner that turns a stock config with a ``distill`` block into a distilled run."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from mmengine.config import ConfigDict
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from mmkd_plugin.algorithms import DistillAlgorithm, build_teacher
+from mmkd_plugin.algorithms.teacher import model_config
+from mmkd_plugin.compat.checkpoint import readable_refusal
+from mmkd_plugin.config import DistillBlock, expand_block
+from mmkd_plugin.engine.classes import check_classes
+from mmkd_plugin.engine.data import require_annotations
+from mmkd_plugin.engine.self_check import SelfCheckHook
+from mmkd_plugin.engine.state_hook import DistillStateHook, algorithm_of
+from mmkd_plugin.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class DistillRunner(Runner):
+    """MMEngine's runner plus the ``distill`` block.
+
+    Building it builds the stock student only, so that testing needs neither teacher nor its checkpoint; ``train()``
+    adds the teacher and the distiller. A config whose ``model`` is a ``DistillAlgorithm`` already is treated alike.
+    Without a block, or with all its weights at zero, it is MMEngine's runner.
+    """
+
+    _algorithm_config: ConfigDict | None = None
+    _block: DistillBlock | None = None
+
+    def __init__(self, model: nn.Module | dict, *args: Any, cfg: Any = None, **kwargs: Any) -> None:
+        block = (cfg or {}).get('distill')
+        if block is not None:
+            self._block = DistillBlock.parse(block)
+        if isinstance(model, dict) and str(model.get('type')).split('.')[-1] == DistillAlgorithm.__name__:
+            self._algorithm_config = ConfigDict(model)
+            model = model['architecture']
+        self._training_wrapper = False
+        super().__init__(model, *args, cfg=cfg, **kwargs)
+
+    @property
+    def _distils(self) -> bool:
+        return self._algorithm_config is not None or (self._block is not None and bool(self._block.methods))
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap for distributed runs, but not before it is known whether the student is trained or tested."""
+        if self.distributed and self._distils and not self._training_wrapper:
+            return model
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def train(self) -> nn.Module:
+        """Add teacher and distiller, then train as usual."""
+        if self._train_loop is not None and isinstance(self._train_dataloader, dict):
+            require_annotations(self._train_dataloader)
+        if self._distils:
+            algorithm = self._build_algorithm(self.model)
+            self.logger.info(algorithm.teacher.report)
+            self.model = self._wrap_for_run(algorithm)
+            self._register_missing_hooks()
+        elif self._block is not None:
+            self.logger.info('Distillation is off: every method of the distill block has weight 0.')
+        return super().train()
+
+    def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Build the loop; with the data set at hand, compare its classes with the teacher's."""
+        loop = super().build_train_loop(loop)
+        algorithm = algorithm_of(self)
+        if algorithm is not None:
+            ours = getattr(loop.dataloader.dataset, 'metainfo', None)
+            theirs = algorithm.teacher.meta.get('dataset_meta')
+            if not check_classes(ours, theirs, by_class=algorithm.inherit is True):
+                algorithm.inherit = False
+        return loop
+
+    def val(self) -> dict:
+        """Evaluate the student."""
+        self.model = self._wrap_for_run(self.model)
+        return super().val()
+
+    def test(self) -> dict:
+        """Test the student."""
+        self.model = self._wrap_for_run(self.model)
+        return super().test()
+
+    def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
+        """Build the student's optimizer by the stock rules and add what distillation trains as a group of its own.
+
+        Rules that go by parameter names or depth (``paramwise_cfg``, layer-wise decay) so see the student's names.
+        """
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        if not isinstance(model, DistillAlgorithm) or not isinstance(optim_wrapper, dict):
+            return super().build_optim_wrapper(optim_wrapper)
+        whole, self.model = self.model, model.student
+        try:
+            wrapper = super().build_optim_wrapper(optim_wrapper)
+        finally:
+            self.model = whole
+        added = [parameter for parameter in model.distiller.parameters() if parameter.requires_grad]
+        if added:
+            wrapper.optimizer.add_param_group(dict(params=added))
+        return wrapper
+
+    def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', *args: Any, **kwargs: Any) -> dict:
+        """Load a checkpoint, or say in one sentence why it is refused."""
+        with readable_refusal(filename):
+            return super().load_checkpoint(filename, map_location, *args, **kwargs)
+
+    def _wrap_for_run(self, model: nn.Module) -> nn.Module:
+        self._training_wrapper = True
+        return model if is_model_wrapper(model) else self.wrap_model(self.cfg.get('model_wrapper_cfg'), model)
+
+    def _build_algorithm(self, student: nn.Module) -> DistillAlgorithm:
+        """Put the built student together with its teacher and distiller."""
+        if self._algorithm_config is not None:
+            return ROOT_MODELS.build({**self._algorithm_config, 'architecture': student})
+        block = self._block
+        assert block is not None
+        block.require_teacher()
+        teacher = build_teacher(model_config(block.teacher), block.teacher_ckpt, block.trust_checkpoint)
+        return DistillAlgorithm(
+            architecture=student,
+            teacher=teacher,
+            distiller=expand_block(block, student, teacher.model),
+            inherit=block.inherit,
+        )
+
+    def _register_missing_hooks(self) -> None:
+        """Add the hooks of a distilled run that the config does not name itself."""
+        wanted = [DistillStateHook()]
+        if self._block is not None and self._block.self_check:
+            wanted.append(SelfCheckHook())
+        for hook in wanted:
+            if not any(isinstance(present, type(hook)) for present in self.hooks):
+                self.register_hook(hook)

@@ -1,0 +1,72 @@
+"""Hook that keeps checkpoints and averaged models plain students."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.runner import Runner
+
+from mmkd_plugin.algorithms import DistillAlgorithm
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.registry import HOOKS
+
+STATE_KEY = 'distill_state'
+"""Where a checkpoint holds connectors and learned losses, beside ``state_dict``."""
+
+
+def algorithm_of(runner: Runner) -> DistillAlgorithm | None:
+    """The distillation algorithm that a runner trains, without its wrapper."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model if isinstance(model, DistillAlgorithm) else None
+
+
+@HOOKS.register_module()
+class DistillStateHook(Hook):
+    """Save what resuming needs beside the student's weights, and average the student alone.
+
+    ``state_dict`` of a checkpoint is the student's; connectors and learned losses lie under ``distill_state`` of the
+    same file. An ``EMAHook`` is pointed at the student, so that its copy holds neither teacher nor connectors.
+    """
+
+    priority = 'LOWEST'
+
+    def before_run(self, runner: Runner) -> None:
+        """Point averaging hooks at the student; they have just copied the whole algorithm."""
+        algorithm = algorithm_of(runner)
+        if algorithm is None:
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.src_model = algorithm.student
+                hook.ema_model = ROOT_MODELS.build(hook.ema_cfg, default_args=dict(model=algorithm.student))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Put the extra state beside the student's."""
+        algorithm = algorithm_of(runner)
+        if algorithm is not None:
+            checkpoint[STATE_KEY] = {key: value.cpu() for key, value in algorithm.extra_state().items()}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Restore the extra state when training goes on from a checkpoint."""
+        algorithm = algorithm_of(runner)
+        if algorithm is None or not runner._resume:
+            return
+        if STATE_KEY not in checkpoint:
+            print_log(
+                'The checkpoint was not made by a distilled run: connectors and learned losses start anew.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return
+        try:
+            algorithm.load_extra_state(checkpoint[STATE_KEY])
+        except RuntimeError as error:
+            raise DistillError(
+                'The checkpoint belongs to another distill block, so its connectors and losses do not fit; resume with the '
+                f'block it was trained with, or use load_from for the student alone ({str(error).splitlines()[1].strip()}).'
+            ) from error

@@ -1,0 +1,85 @@
+"""Recorder of a module's output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmkd_plugin.compat.razor import ModuleOutputsRecorder
+from torch import nn
+
+from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.registry import TASK_UTILS
+
+
+@TASK_UTILS.register_module()
+class FeatureRecorder(ModuleOutputsRecorder):
+    """What a module returned, refused when it was overwritten afterwards.
+
+    MMRazor's ``ModuleOutputs`` keeps a reference: an in-place operation that follows the module silently changes the
+    record. This recorder remembers the tensor's version and says so instead.
+
+    Args:
+        source: Path of the module in the model, as in ``model.named_modules()``.
+
+    Raises:
+        DistillError: If the module does not exist, never ran, or its output was changed in place.
+    """
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        """Hook the module, or name the modules closest to a mistyped path."""
+        assert model is not None
+        modules = dict(model.named_modules())
+        if self.source not in modules:
+            raise DistillError(
+                f'The recorder\'s source "{self.source}" is not a module of {type(model).__name__}: '
+                + nearest(self.source, (name for name in modules if name))
+            )
+        if isinstance(modules[self.source], (nn.ModuleList, nn.ModuleDict)):
+            raise DistillError(
+                f'The recorder\'s source "{self.source}" is a container that is never called itself; name one of its '
+                f'members, for instance "{self.source}.{next(iter(modules[self.source]._modules), 0)}".'
+            )
+        super().prepare_from_model(model)
+
+    def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
+        """Keep the output together with its version counter."""
+        if self.recording:
+            self.data_buffer.append((outputs, _version(outputs)))
+
+    def get_record_data(self, record_idx: int = 0, data_idx: int | None = None) -> Any:
+        """Return one record.
+
+        Args:
+            record_idx: Which call of the module, counted from 0.
+            data_idx: Which element of a tuple or list output; all of it by default.
+
+        Returns:
+            The module's output, or the element asked for.
+        """
+        if record_idx >= len(self.data_buffer):
+            raise DistillError(
+                f'The module "{self.source}" ran {len(self.data_buffer)} times in this step, so record '
+                f'{record_idx} does not exist; name a module that the forward pass calls.'
+            )
+        outputs, version = self.data_buffer[record_idx]
+        if version != _version(outputs):
+            raise DistillError(
+                f'The output of "{self.source}" was overwritten by an in-place operation after it was recorded; '
+                'record a module behind that operation, or make the operation not in place.'
+            )
+        if data_idx is None:
+            return outputs
+        if not isinstance(outputs, (tuple, list)) or data_idx >= len(outputs):
+            size = len(outputs) if isinstance(outputs, (tuple, list)) else 1
+            raise DistillError(f'Output {data_idx} of "{self.source}" does not exist: it returns {size} tensor(s).')
+        return outputs[data_idx]
+
+
+def _version(outputs: Any) -> tuple[int, ...]:
+    """Version counters of all tensors in a module's output."""
+    if isinstance(outputs, torch.Tensor):
+        return () if outputs.is_inference() else (outputs._version,)
+    if isinstance(outputs, (tuple, list)):
+        return tuple(version for item in outputs for version in _version(item))
+    return ()

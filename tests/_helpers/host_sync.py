@@ -1,0 +1,93 @@
+"""Find calls that make the host wait for the device, on any device."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operators whose result, or the shape of it, the host must know before it goes on.
+WAITING_OPERATORS = {
+    '_local_scalar_dense',
+    'bincount',
+    'equal',
+    'is_nonzero',
+    'masked_select',
+    'nonzero',
+    'nonzero_static',
+    '_unique',
+    '_unique2',
+    'unique_consecutive',
+    'unique_dim',
+    'unique_dim_consecutive',
+}
+INDEXING_OPERATORS = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
+# On the CPU these run without any operator.
+WAITING_METHODS = {'cpu', 'numpy', 'tolist', '__array__'}
+
+
+class HostSyncs:
+    """Record every host-synchronising call within the block, in the backward pass too.
+
+    Example:
+        >>> with HostSyncs() as syncs:
+        ...     _ = torch.ones(2).sum().item()
+        >>> syncs.calls
+        ['_local_scalar_dense']
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._modes = (_Operators(self.calls), _Methods(self.calls))
+
+    def __enter__(self) -> HostSyncs:
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(kind, error, trace)
+
+
+class _Operators(TorchDispatchMode):
+    """Sees operators, also those that Python never names: ``if tensor``, ``x[:tensor]``, ``x[mask]``."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        by_mask = name in INDEXING_OPERATORS and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        by_counts = name == 'repeat_interleave' and kwargs.get('output_size') is None
+        to_host = name == '_to_copy' and kwargs.get('device') == torch.device('cpu') and args[0].device.type != 'cpu'
+        if name in WAITING_OPERATORS or by_mask or by_counts or to_host:
+            self.calls.append(name)
+        return func(*args, **kwargs)
+
+
+class _Methods(TorchFunctionMode):
+    """Sees the methods that hand values to the host."""
+
+    def __init__(self, calls: list[str]) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, '__name__', '')
+        devices = [item for item in (*args[1:], *kwargs.values()) if isinstance(item, (str, torch.device))]
+        to_host = func is Tensor.to and any(torch.device(device).type == 'cpu' for device in devices)
+        if name in WAITING_METHODS or to_host:
+            self.calls.append(name)
+        return func(*args, **kwargs)

@@ -1,0 +1,49 @@
+"""Train a student, distilled or alone: MMDetection's train.py for any config with or without a distill block."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmkd_plugin.cli import add_common_arguments, build_runner, plain_errors, read_config
+from mmkd_plugin.errors import DistillError
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, stock or with a distill block')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the real batch size')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint, or from the latest one in the work folder where no path is given',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    with plain_errors():
+        cfg = read_config(args)
+        if args.amp:
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.loss_scale = 'dynamic'
+        if args.auto_scale_lr:
+            if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+                raise DistillError(
+                    '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config; set it to the batch size that '
+                    'the learning rate was made for.'
+                )
+            cfg.auto_scale_lr.enable = True
+        if args.resume is not None:
+            cfg.resume = True
+            cfg.load_from = None if args.resume == 'auto' else args.resume
+        build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()

@@ -7,6 +7,10 @@ from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import Registry
 
+from mmkd_plugin.compat import apply as apply_compat
+
+apply_compat()
+
 _SCOPE = 'mmkd_plugin'
 
 MODELS = Registry(

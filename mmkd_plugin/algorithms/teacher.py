@@ -193,7 +193,7 @@ def model_config(source: str | dict | Config) -> ConfigDict:
     return model
 
 
-def _local_file(name: str) -> str:
+def local_file(name: str) -> str:
     """Resolve ``package::path``, a file that lies beside an installed package's configs; other names stay."""
     if '::' not in name or '://' in name:
         return name
@@ -227,7 +227,7 @@ def build_teacher(
                 teacher.init_weights()
     if checkpoint is None or checkpoint == RANDOM_WEIGHTS:
         return LoadedTeacher(teacher, 'teacher weights: untrained' if checkpoint else 'teacher weights: as built', {})
-    loaded = load_checkpoint_file(_local_file(checkpoint), trust=trust_checkpoint)
+    loaded = load_checkpoint_file(local_file(checkpoint), trust=trust_checkpoint)
     meta = loaded.get('meta', {}) if isinstance(loaded, dict) else {}
     return LoadedTeacher(teacher, _load_all(teacher, loaded, checkpoint), meta)
 

@@ -20,16 +20,11 @@ class GlobalContext(nn.Module):
         super().__init__()
         hidden = max(channels // 2, 1)
         self.attention = nn.Conv2d(channels, 1, 1)
-        self.transform = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
-            nn.LayerNorm([hidden, 1, 1]),
-            nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1),
-        )
+        last = nn.Conv2d(hidden, channels, 1)
+        self.transform = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LayerNorm([hidden, 1, 1]), nn.ReLU(), last)
         nn.init.kaiming_normal_(self.attention.weight, mode='fan_in', nonlinearity='relu')
-        nn.init.zeros_(self.attention.bias)
-        nn.init.zeros_(self.transform[3].weight)
-        nn.init.zeros_(self.transform[3].bias)
+        for parameter in (self.attention.get_parameter('bias'), *last.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to the same shape."""

@@ -80,13 +80,13 @@ def collate_ground_truth(samples: list, device: torch.device) -> GroundTruth:
         boxes.append(image_boxes)
         labels.append(instances.labels if 'labels' in instances else image_boxes.new_zeros(len(image_boxes)).long())
         shapes.append(tuple(sample.img_shape[:2]))
-    counts = torch.tensor([len(item) for item in boxes])
-    most = int(counts.max()) if len(boxes) else 0
+    counts = [len(item) for item in boxes]
+    most = max(counts)
     padded = pad_sequence(boxes, batch_first=True) if most else boxes[0].new_zeros((len(boxes), 0, 4))
     padded_labels = (
         pad_sequence(labels, batch_first=True, padding_value=-1) if most else labels[0].new_zeros((len(boxes), 0))
     )
-    valid = torch.arange(most)[None] < counts[:, None]
+    valid = torch.arange(most)[None] < torch.tensor(counts)[:, None]
     return GroundTruth(
         boxes=padded,
         valid=valid.to(device, non_blocking=True),

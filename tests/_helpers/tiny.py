@@ -52,7 +52,8 @@ class TinyBoxes(Dataset):
             )
         )
         sample.gt_instances = InstanceData(
-            bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels=torch.tensor([index % 2] * count).long()
+            bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor([index % 2] * count).long(),
         )
         return dict(inputs=torch.from_numpy(image), data_samples=sample)
 
@@ -100,7 +101,9 @@ def retinanet(width: int = 16, depth: int = 18, **preprocessor: Any) -> dict:
             pos_weight=-1,
             debug=False,
         ),
-        test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10),
+        test_cfg=dict(
+            nms_pre=100, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10
+        ),
     )
     model['data_preprocessor'].update(preprocessor)
     return model

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers.host_sync import HostSyncs
+from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden, total
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from _helpers.host_sync import HostSyncs
-from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden, total
 from mmkd_plugin.losses import FGDLoss
 from mmkd_plugin.losses.functional import box_masks, channel_attention, fgd_loss, spatial_attention
 from mmkd_plugin.registry import MODELS
@@ -101,13 +101,11 @@ class TestFGDLoss(LossTester):
         }
         loss.load_state_dict(state)
         if term == 'all':
-            gradients.update({
-                ours: data[f'grad_param.{theirs}'] for theirs, ours in parameter_names().items() if ours in state
-            })
+            gradients.update(
+                {ours: data[f'grad_param.{theirs}'] for theirs, ours in parameter_names().items() if ours in state}
+            )
         inputs = {'student': data['preds_S'], 'teacher': data['preds_T'], **ground_truth(data)}
-        terms = {
-            ours: weights[ours] * data[f'out_{theirs}_loss'] for ours, theirs in TERMS.items() if weights[ours]
-        }
+        terms = {ours: weights[ours] * data[f'out_{theirs}_loss'] for ours, theirs in TERMS.items() if weights[ours]}
         return Golden(loss, inputs, terms, gradients, tolerance=1e-6)
 
     def test_sum_of_the_terms_equals_the_authors_loss(self):
@@ -151,7 +149,7 @@ class TestFGDLoss(LossTester):
         assert not list(FGDLoss(6, relation_weight=0).parameters())
 
     def test_it_is_registered(self):
-        assert isinstance(MODELS.build({'type': 'mmkd_plugin.FGDLoss', 'channels': 6}), FGDLoss)
+        assert MODELS.module_dict['FGDLoss'] is FGDLoss
 
     def test_three_hundred_boxes_without_waiting(self):
         generator = torch.Generator().manual_seed(2)
@@ -223,7 +221,17 @@ class TestBoxMasks:
         assert painted(foreground) == expected
         assert foreground.max() == torch.tensor(weight)
 
-    @pytest.mark.parametrize('box', [(-50, 8, -30, 16), (8, -50, 16, -30), (150, 8, 190, 16), (8, 110, 16, 150)])
+    @pytest.mark.parametrize(
+        'box',
+        [
+            (-50, 8, -30, 16),
+            (8, -50, 16, -30),
+            (-50, 8, -8, 16),
+            (8, -50, 16, -8),
+            (150, 8, 190, 16),
+            (8, 110, 16, 150),
+        ],
+    )
     def test_box_beyond_the_image_paints_nothing(self, box):
         foreground, background = masks_of(box)
         assert foreground.eq(0).all()
@@ -233,7 +241,7 @@ class TestBoxMasks:
         # In float32, 120 / 800 * 100 is 15.000001 and 424 / 800 * 100 is 52.999996: the ceiling of the one is 16, the
         # floor of the other 52.
         foreground, _ = masks_of((424, 424, 600, 600), image=(800, 800), size=(100, 100))
-        assert painted(foreground)[0] == 52
+        assert painted(foreground) == (52, 75, 52, 75)
         foreground, _ = masks_of((8, 8, 120, 120), image=(800, 800), size=(100, 100))
         assert painted(foreground) == (1, 16, 1, 16)
 
@@ -300,8 +308,6 @@ class TestFGDTermsByHand:
     def test_terms_not_asked_for_are_none(self):
         feature, boxes = torch.ones(1, 1, 2, 2), torch.zeros(1, 0, 4)
         valid, shapes = torch.zeros(1, 0, dtype=torch.bool), torch.tensor([[16, 16]])
-        terms = fgd_loss(
-            feature, feature, boxes, valid, shapes, nn.Identity(), nn.Identity(), terms=('background',)
-        )
+        terms = fgd_loss(feature, feature, boxes, valid, shapes, nn.Identity(), nn.Identity(), terms=('background',))
         assert terms.background == 0
         assert terms.foreground is terms.attention is terms.relation is None

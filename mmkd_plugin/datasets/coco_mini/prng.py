@@ -37,7 +37,7 @@ class Stream:
             self._state = mix((self._state + _STEP + (part & _MASK)) & _MASK)
 
     def integer(self, low: int, high: int) -> int:
-        """Draw one integer, ``low <= value < high``; the range is narrower than ``2**32``."""
+        """Draw one integer, ``low <= value < high``; the range is ``2**32`` at the most."""
         self._state = (self._state + _STEP) & _MASK
         return low + ((mix(self._state) >> 32) * (high - low) >> 32)
 

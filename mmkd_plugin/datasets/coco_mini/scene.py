@@ -15,9 +15,11 @@ IGNORE = 255
 """Pixel of a semantic map that is neither right nor wrong."""
 
 # Diameters in pixels of a picture 128 pixels wide, about evenly spread on a logarithmic scale.
-_DIAMETERS = (10, 12, 14, 17, 20, 24, 28, 32, 37, 42, 48, 54, 61, 70)
+_DIAMETERS = (14, 17, 20, 24, 28, 33, 38, 44, 50, 57, 64)
+# Shapes are tilted by up to this much either way, in 1/256 turn.
+_TILT = 20
 _EMPTY_PERCENT = 5
-_CROWD_PERCENT = 8
+_CROWD_PERCENT = 10
 _FULL_COVER = 9
 _TRIES = 8
 
@@ -53,24 +55,26 @@ class Scene:
 
 
 @dataclass
-class _Canvas:
-    """The picture being drawn, and which entry of ``labels`` is on top at each pixel (-1: none).
+class _Entry:
+    """An object, a crowd, or (label None) a distractor, and how many pixels were drawn for it."""
 
-    A distractor has the label None.
-    """
+    label: int | None
+    crowd: bool
+    drawn: int = 0
+
+
+@dataclass
+class _Canvas:
+    """The picture being drawn, and the number of the entry that is on top at each pixel (-1: none)."""
 
     picture: np.ndarray
     owner: np.ndarray
-    labels: list[int | None] = field(default_factory=list)
-    crowds: list[bool] = field(default_factory=list)
-    drawn: list[int] = field(default_factory=list)
+    entries: list[_Entry] = field(default_factory=list)
 
     def add(self, label: int | None, crowd: bool = False) -> int:
-        """Open an entry for an object, a crowd or a distractor."""
-        self.labels.append(label)
-        self.crowds.append(crowd)
-        self.drawn.append(0)
-        return len(self.labels) - 1
+        """Open an entry and return its number."""
+        self.entries.append(_Entry(label, crowd))
+        return len(self.entries) - 1
 
     def hides_too_much(self, rows: slice, columns: slice, mask: np.ndarray, entry: int) -> bool:
         """Whether drawing here would leave less than half of an earlier shape in sight."""
@@ -79,7 +83,7 @@ class _Canvas:
                 continue
             seen = self.owner == other
             left = seen.sum() - (seen[rows, columns] & mask).sum()
-            if 2 * left < self.drawn[other]:
+            if 2 * left < self.entries[other].drawn:
                 return True
         return False
 
@@ -96,16 +100,17 @@ class _Canvas:
             return False
         below = self.picture[rows, columns]
         colours = _paint(stream, below, mask)
-        self.picture[rows, columns] = (below * (_FULL_COVER - cover[..., None]) + colours * cover[..., None]) // _FULL_COVER
+        share = cover[..., None]
+        self.picture[rows, columns] = (below * (_FULL_COVER - share) + colours * share) // _FULL_COVER
         self.owner[rows, columns][mask] = entry
-        self.drawn[entry] += int(mask.sum())
+        self.entries[entry].drawn += int(mask.sum())
         return True
 
 
 def _paint(stream: Stream, below: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Choose a texture that stands out, more or less, from what is below it."""
     surroundings = below[mask].sum(axis=0) // max(int(mask.sum()), 1)
-    wanted = stream.integer(70, 280)
+    wanted = stream.integer(120, 320)
     colours = stream.integers(0, 256, (6, 3))
     contrasts = abs(colours - surroundings).sum(axis=1)
     enough = contrasts >= wanted
@@ -139,7 +144,7 @@ def _pose(stream: Stream, size: int, radius: int) -> Pose:
         x=stream.integer(0, size * SUBPIXELS),
         y=stream.integer(0, size * SUBPIXELS),
         radius=radius,
-        angle=stream.integer(0, TURN),
+        angle=stream.integer(-_TILT, _TILT + 1),
         squash=stream.integer(0, 72),
         detail=stream.integer(0, 256),
     )
@@ -184,9 +189,9 @@ def _expose(stream: Stream, picture: np.ndarray) -> np.ndarray:
     picture = np.clip(picture, 0, 255) * light[..., None] // FULL
     if stream.chance(20):
         picture = soften(picture)
-    strength = stream.integer(4, 30)
-    noise = stream.integers(-strength, strength + 1, picture.shape) + stream.integers(-strength, strength + 1, picture.shape)
-    return np.clip(picture + noise // 2, 0, 255).astype(np.uint8)
+    strength = stream.integer(4, 20)
+    noise = stream.integers(-strength, strength + 1, (2, *picture.shape)).sum(axis=0) // 2
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
 def compose(stream: Stream, size: int) -> Scene:
@@ -197,11 +202,11 @@ def compose(stream: Stream, size: int) -> Scene:
         size: Height and width in pixels.
 
     Returns:
-        The picture and its annotation. About one in twenty has no object, one in twelve a crowd.
+        The picture and its annotation. About one in twenty has no object, one in ten a crowd.
     """
     canvas = _Canvas(_background(stream, size), np.full((size, size), -1, dtype=np.int64))
     empty = stream.chance(_EMPTY_PERCENT)
-    items = ['object'] * (0 if empty else stream.integer(1, 8)) + ['distractor'] * stream.integer(0, 3)
+    items = ['object'] * (0 if empty else stream.integer(1, 8)) + ['distractor'] * stream.integer(0, 2)
     if not empty and stream.chance(_CROWD_PERCENT):
         items.append('crowd')
     for item in stream.shuffled(items):
@@ -213,9 +218,9 @@ def compose(stream: Stream, size: int) -> Scene:
             _draw_shape(stream, canvas, None)
     instances = []
     semantic = np.zeros((size, size), dtype=np.uint8)
-    for entry, (label, crowd) in enumerate(zip(canvas.labels, canvas.crowds)):
-        mask = canvas.owner == entry
-        if label is not None and mask.any():
-            instances.append(Instance(label, mask, crowd))
-            semantic[mask] = IGNORE if crowd else label + 1
+    for number, entry in enumerate(canvas.entries):
+        mask = canvas.owner == number
+        if entry.label is not None and mask.any():
+            instances.append(Instance(entry.label, mask, entry.crowd))
+            semantic[mask] = IGNORE if entry.crowd else entry.label + 1
     return Scene(_expose(stream, canvas.picture), instances, semantic)

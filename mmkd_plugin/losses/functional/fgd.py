@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmkd_plugin.losses.functional.checks import require_same_shape
 from mmkd_plugin.losses.functional.precision import full_precision
 
 
@@ -179,11 +180,7 @@ def fgd_loss(
         >>> fgd_loss(student, teacher, box, valid, shapes, torch.nn.Identity(), torch.nn.Identity())
         FGDTerms(foreground=tensor(0.5000), background=tensor(0.), attention=tensor(0.), relation=tensor(2.))
     """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f'FGD needs features of one shape, but the student gives {tuple(student.shape)} and the teacher '
-            f'{tuple(teacher.shape)}; add a connector that adapts the channels and the size of the student.'
-        )
+    require_same_shape('FGD', student, teacher)
     teacher = teacher.detach()
     images = student.shape[0]
     teacher_spatial = spatial_attention(teacher, temperature)

@@ -1,0 +1,166 @@
+"""Reading checkpoints safely: what the allow-list does not cover is refused in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import os.path as osp
+import pickle
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any, Callable
+from urllib.error import URLError
+
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmkd_plugin.compat.allow_list import allow_mmengine_checkpoints
+from mmkd_plugin.errors import DistillError
+
+_PATCHING = threading.RLock()
+_FULL_LOADING = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+_ZIP = b'PK\x03\x04'
+_LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+
+
+def load_checkpoint_file(path: str, map_location: str | Callable = 'cpu', trust: bool = False) -> dict[str, Any]:
+    """Read a checkpoint from wherever MMEngine can: a file, an http address, ``open-mmlab://``, ...
+
+    It is read with torch's safe loading, whatever the process or the loader defaults to; torch's own download helper,
+    for one, unpickles everything.
+
+    Args:
+        path: Path or address.
+        map_location: As for ``torch.load``.
+        trust: Whether the file may hold anything, and so run code of its own while it is read. Holds for this call
+            alone.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        DistillError: If there is no such checkpoint, it is damaged, or it holds types outside the allow-list.
+    """
+    allow_mmengine_checkpoints()
+    switch = 'set trust_checkpoint=True in the distill block'
+    try:
+        with _reading(path, trust, switch):
+            return CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
+    except KeyError as error:
+        scheme, separator, name = path.partition('://')
+        if not separator or scheme in ('http', 'https'):
+            raise
+        raise DistillError(f'"{name}" is not a checkpoint that {scheme}:// knows; check the name.') from error
+
+
+@contextlib.contextmanager
+def readable_refusal(path: str) -> Iterator[None]:
+    """Say why a checkpoint that MMEngine reads by itself (to resume, to start from) cannot be read.
+
+    Inside, torch's safe loading holds for this thread, also where MMEngine downloads the file; only torch's own switch,
+    the environment variable ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, turns it off.
+
+    Args:
+        path: What the user gave; the error names it.
+
+    Raises:
+        DistillError: In place of torch's error.
+    """
+    allow_mmengine_checkpoints()
+    trust = os.getenv(_FULL_LOADING, '0').lower() in ('1', 'y', 'yes', 'true')
+    with _reading(path, trust, f'set the environment variable {_FULL_LOADING}=1'):
+        yield
+
+
+@contextlib.contextmanager
+def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
+    """Decide between safe and full loading for this thread, and translate the errors of ``torch.load``."""
+    owner = threading.get_ident()
+    with _PATCHING:
+        original = torch.load
+
+        def load(file: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != owner:
+                return original(file, *args, **kwargs)
+            kwargs['weights_only'] = not trust
+            try:
+                return original(file, *args, **kwargs)
+            except Exception as error:
+                sentence = _explain(path, file, error, switch)
+                if sentence is None:
+                    raise
+                # torch's own text advises to load without the check; it must not be the last word.
+                raise DistillError(sentence) from None
+
+        torch.load = load  # type: ignore[assignment]
+        try:
+            yield
+        except FileNotFoundError as error:
+            if 'can not be found' not in str(error):
+                raise
+            raise DistillError(f'The checkpoint "{path}" does not exist; check the path.') from error
+        except URLError as error:
+            raise DistillError(
+                f'The checkpoint "{path}" cannot be downloaded ({error}); check the address, or download it by other '
+                'means and give the path of the file.'
+            ) from error
+        finally:
+            torch.load = original
+
+
+def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
+    """One sentence for an error of ``torch.load``, None where the error speaks for itself."""
+    # A zip archive that was cut off is an invalid argument; what else the system says (permissions) stands.
+    if isinstance(error, (MemoryError, ImportError)) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+        return None
+    head, local = _head(file)
+    shown = f'"{path}"'
+    if local and osp.abspath(osp.expanduser(path)) != osp.abspath(local):
+        shown += f' ({local})'
+    if not head.startswith((_ZIP, _LEGACY)):
+        if not head:
+            found = 'is empty'
+        elif head.lstrip().startswith(b'<'):
+            found = 'is a web page or another text, not a checkpoint'
+        else:
+            found = 'was not written by torch.save'
+        return f'The checkpoint {shown} {found}; download it again, or check the path.'
+    message = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        names = _unsafe_names(local, message)
+        if names:
+            return (
+                f'The checkpoint {shown} is refused because it holds {names}, which can run code while the file is '
+                f'read; if you trust its source, {switch}.'
+            )
+        reason = re.sub(r'\s+', ' ', message.split('WeightsUnpickler error: ')[-1].split('\n')[0]).rstrip(' .')
+        return f'The checkpoint {shown} cannot be read safely ({reason}); if you trust its source, {switch}.'
+    if 'TorchScript' in message:
+        return f'The checkpoint {shown} is a TorchScript archive; give the file that training saved.'
+    broken = ('PytorchStreamReader', 'unexpected EOF', 'unexpected end', 'corrupted', 'storage has wrong byte size')
+    if not isinstance(error, RuntimeError) or any(words in message for words in broken):
+        return f'The checkpoint {shown} is incomplete or damaged; download or copy it again.'
+    return None
+
+
+def _head(file: Any) -> tuple[bytes, str]:
+    """The first bytes of what was read, and its path where it has one."""
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, 'rb') as opened:
+            return opened.read(64), os.fspath(file)
+    file.seek(0)
+    return file.read(64), ''
+
+
+def _unsafe_names(local: str, message: str) -> str:
+    """The types that are not allowed; all of them where the file can be searched, else the first."""
+    names: list[str] = []
+    if local:
+        # The search knows only the current file format.
+        with contextlib.suppress(Exception):
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(local))
+    if not names:
+        names = re.findall(r'GLOBAL (\S+)', message)[:1]
+    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')

@@ -1,0 +1,187 @@
+"""Train the shipped pairs for a few dozen iterations and compare every term with committed references."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from mmkd_plugin.cli import build_runner
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.study.runs import latest_metrics, prepared, quiet
+
+IGNORED = ('time', 'data_time', 'lr', 'memory')
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """How far a value may lie from its reference.
+
+    The first step is deterministic up to the rounding of sums, which differs between CPUs; later steps add up what
+    those roundings become. The bounds are several times what another number of threads and another convolution
+    backend change.
+
+    Attributes:
+        first: Relative, for every term of the first step.
+        later: Relative, for the mean of every term over the last third of the steps.
+        metric: Absolute, for every final metric.
+    """
+
+    first: float = 1e-3
+    later: float = 0.05
+    metric: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """One compared value."""
+
+    pair: str
+    what: str
+    reference: float
+    value: float
+    change: float
+    allowed: float
+
+    @property
+    def moved(self) -> bool:
+        """Whether the change is more than allowed; what is not finite always is."""
+        return not self.change <= self.allowed
+
+
+def measure(name: str, config: str, iterations: int, work_dir: Path, options: dict[str, Any] | None = None) -> dict:
+    """Train one pair and collect its numbers.
+
+    Args:
+        name: Folder of the run.
+        config: The pair's config.
+        iterations: How long it trains, from seed 0.
+        work_dir: Folder of the runs.
+        options: Overrides in the form of ``--cfg-options``.
+
+    Returns:
+        ``first`` and ``later`` by term, ``metrics`` by name.
+    """
+    run_dir = work_dir / name
+    run_dir.mkdir(parents=True, exist_ok=True)
+    short = {
+        'train_cfg.max_iters': iterations,
+        'train_cfg.val_interval': iterations,
+        'default_hooks.checkpoint.interval': -1,
+        'default_hooks.checkpoint.save_last': False,
+        'randomness.deterministic': True,
+        **(options or {}),
+    }
+    with quiet(run_dir / 'console.log'):
+        runner = build_runner(prepared(config, 0, run_dir, short))
+        runner.train()
+    first, later = {}, {}
+    for key, buffer in runner.message_hub.log_scalars.items():
+        term = key.partition('train/')[2]
+        if not term or term in IGNORED:
+            continue
+        values = [float(value) for value in buffer.data[0]]
+        tail = values[-max(1, len(values) // 3) :]
+        first[term], later[term] = values[0], sum(tail) / len(tail)
+    return dict(first=first, later=later, metrics=latest_metrics(runner))
+
+
+def compare(reference: dict[str, dict], measured: dict[str, dict], tolerance: Tolerance) -> list[Move]:
+    """Compare all pairs, value by value.
+
+    Args:
+        reference: The committed numbers by pair.
+        measured: The numbers of this run.
+        tolerance: What may move.
+
+    Returns:
+        One entry per value, also for those that only one side has.
+    """
+    moves = []
+    for pair in sorted(set(reference) | set(measured)):
+        ours, theirs = measured.get(pair, {}), reference.get(pair, {})
+        for part, allowed in (('first', tolerance.first), ('later', tolerance.later), ('metrics', tolerance.metric)):
+            old, new = theirs.get(part, {}), ours.get(part, {})
+            for key in sorted(set(old) | set(new)):
+                before, after = old.get(key, math.nan), new.get(key, math.nan)
+                change = abs(after - before)
+                if part != 'metrics':
+                    change /= max(abs(before), 1e-12)
+                moves.append(Move(pair, f'{part} {key}', before, after, change, allowed))
+    return moves
+
+
+def table(moves: list[Move], everything: bool = False) -> Table:
+    """What moved, and by how much; the largest move of each pair where nothing did."""
+    shown = [move for move in moves if everything or move.moved]
+    if not shown:
+        shown = sorted(moves, key=lambda move: -move.change / move.allowed)[:5]
+    result = Table(title='moved' if any(move.moved for move in moves) else 'nearest to moving', title_justify='left')
+    for column in ('pair', 'value', 'reference', 'now', 'change', 'allowed'):
+        result.add_column(column, justify='left' if column in ('pair', 'value') else 'right')
+    for move in shown:
+        digits = (f'{move.reference:.6g}', f'{move.value:.6g}', f'{move.change:.2g}', f'{move.allowed:.2g}')
+        result.add_row(move.pair, move.what, *digits, style='bold red' if move.moved else None)
+    return result
+
+
+def run(
+    pairs: dict[str, str],
+    references: Path,
+    iterations: int,
+    work_dir: Path,
+    update: bool,
+    console: Console,
+    options: dict[str, Any] | None = None,
+    tolerance: Tolerance | None = None,
+) -> bool:
+    """Measure the pairs and compare them, or rewrite their references.
+
+    Args:
+        pairs: Configs by name.
+        references: The committed JSON file.
+        iterations: How long each pair trains.
+        work_dir: Folder of the runs.
+        update: Whether to rewrite the references instead of comparing.
+        console: Where the table goes.
+        options: Overrides for every pair, in the form of ``--cfg-options``.
+        tolerance: What may move.
+
+    Returns:
+        Whether nothing moved.
+
+    Raises:
+        DistillError: If the references are missing or were made with another number of iterations.
+    """
+    stored = json.loads(references.read_text()) if references.exists() else None
+    if not update:
+        if stored is None:
+            raise DistillError(f'There are no references in "{references}"; make them with --update.')
+        if stored['iterations'] != iterations:
+            raise DistillError(
+                f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number or --update.'
+            )
+    measured = {}
+    with Progress(console=console) as progress:
+        task = progress.add_task('training the pairs', total=len(pairs))
+        for name, config in pairs.items():
+            progress.console.print(f'{name}: {iterations} iterations')
+            measured[name] = measure(name, config, iterations, work_dir, options)
+            progress.advance(task)
+    if update:
+        references.parent.mkdir(parents=True, exist_ok=True)
+        references.write_text(json.dumps(dict(iterations=iterations, pairs=measured), indent=1, sort_keys=True) + '\n')
+        console.print(f'references written to {references}')
+        return True
+    assert stored is not None
+    moves = compare({name: stored['pairs'].get(name, {}) for name in pairs}, measured, tolerance or Tolerance())
+    console.print(table(moves))
+    moved = sum(move.moved for move in moves)
+    console.print(f'{moved} of {len(moves)} values moved.' if moved else f'All {len(moves)} values are where they were.')
+    return not moved

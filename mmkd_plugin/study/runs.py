@@ -1,0 +1,203 @@
+"""Train or test a config once and keep what came out, so that a killed study goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmkd_plugin.cli import build_runner
+from mmkd_plugin.errors import DistillError
+
+WARM_UP = 5
+"""Iterations that the time per iteration leaves out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one run came to.
+
+    Attributes:
+        name: Shown in tables.
+        seed: Random seed.
+        metrics: Final values by the evaluator's names, fractions of 1.
+        seconds_per_iteration: Median over the run; 0 where nothing was trained.
+        checkpoint: Path of the weights.
+        checkpoint_bytes: Size of the weights alone as a file, without optimizer and log history.
+    """
+
+    name: str
+    seed: int
+    metrics: dict[str, float]
+    seconds_per_iteration: float
+    checkpoint: str
+    checkpoint_bytes: int
+
+
+class _ProgressHook(Hook):
+    """Shows where a run is: a bar on a terminal, a line now and then elsewhere."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.progress = progress
+        self.name = name
+        self.task = progress.add_task(name, total=None)
+        self.seconds: list[float] = []
+        self.started = 0.0
+        self.said = time.monotonic()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self.started = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        self.seconds.append(time.perf_counter() - self.started)
+        self.progress.update(self.task, total=runner.max_iters, completed=runner.iter + 1)
+        if not self.progress.console.is_terminal and time.monotonic() - self.said > 30:
+            self.said = time.monotonic()
+            self.progress.console.print(f'{self.name}: iteration {runner.iter + 1} of {runner.max_iters}')
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar for a sequence of runs."""
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        yield progress
+
+
+def prepared(config: str | Config, seed: int, work_dir: Path, options: dict[str, Any] | None = None) -> Config:
+    """A config ready for one run of a study."""
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    cfg.work_dir = str(work_dir)
+    cfg.merge_from_dict({'randomness.seed': seed, 'launcher': 'none', **(options or {})})
+    return cfg
+
+
+def train_once(
+    name: str,
+    config: str | Config,
+    seed: int,
+    work_dir: Path,
+    progress: Progress,
+    options: dict[str, Any] | None = None,
+) -> Outcome:
+    """Train a config, or read the outcome of an earlier, equal run.
+
+    Args:
+        name: Shown in tables and progress.
+        config: Config or its path.
+        seed: Random seed.
+        work_dir: Folder of the run; an interrupted run goes on from its last checkpoint.
+        progress: Where progress is shown.
+        options: Overrides in the form of ``--cfg-options``.
+
+    Returns:
+        The outcome.
+    """
+    cfg = prepared(config, seed, work_dir, options)
+    known = work_dir / 'outcome.json'
+    digest = _digest(cfg)
+    if known.exists():
+        stored = json.loads(known.read_text())
+        if stored.pop('digest') == digest and Path(stored['checkpoint']).exists():
+            progress.console.print(f'{name}, seed {seed}: done before')
+            return Outcome(**stored)
+    mark = work_dir / 'started.txt'
+    cfg.resume = mark.exists() and mark.read_text() == digest
+    work_dir.mkdir(parents=True, exist_ok=True)
+    mark.write_text(digest)
+    hook = _ProgressHook(f'{name}, seed {seed}', progress)
+    with quiet(work_dir / 'console.log'):
+        runner = build_runner(cfg)
+        runner.register_hook(hook)
+        runner.train()
+    metrics = latest_metrics(runner)
+    checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
+    outcome = Outcome(
+        name=name,
+        seed=seed,
+        metrics=metrics,
+        seconds_per_iteration=statistics.median(hook.seconds[WARM_UP:] or hook.seconds or [0.0]),
+        checkpoint=str(checkpoint),
+        checkpoint_bytes=_weights_bytes(runner),
+    )
+    known.write_text(json.dumps({**dataclasses.asdict(outcome), 'digest': digest}, indent=1))
+    return outcome
+
+
+def test_once(name: str, config: str | Config, checkpoint: str, work_dir: Path) -> Outcome:
+    """Evaluate a checkpoint on the config's test split."""
+    if not Path(checkpoint).exists():
+        raise DistillError(f'The checkpoint "{checkpoint}" does not exist; train it first or give another path.')
+    cfg = prepared(config, 0, work_dir)
+    cfg.load_from = checkpoint
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with quiet(work_dir / 'console.log'):
+        metrics = build_runner(cfg).test()
+    values = {key: float(value) for key, value in metrics.items()}
+    return Outcome(name, 0, values, 0.0, checkpoint, Path(checkpoint).stat().st_size)
+
+
+test_once.__test__ = False  # type: ignore[attr-defined]
+
+
+def seconds_of(config: Config, work_dir: Path, progress: Progress, iterations: int = 20) -> float:
+    """Median seconds of a training iteration, over a few that are not kept."""
+    options = {
+        'train_cfg.max_iters': iterations,
+        'train_cfg.val_interval': iterations + 1,
+        'default_hooks.checkpoint.interval': -1,
+        'default_hooks.checkpoint.save_last': False,
+    }
+    hook = _ProgressHook('time of the teacher', progress)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with quiet(work_dir / 'console.log'):
+        runner = build_runner(prepared(config, 0, work_dir, options))
+        runner.register_hook(hook)
+        runner.train()
+    return statistics.median(hook.seconds[WARM_UP:])
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Send what a run prints to a file, and name the file where the run fails."""
+    with log.open('a') as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        try:
+            yield
+        except DistillError:
+            raise
+        except Exception as error:
+            raise DistillError(f'The run failed ({type(error).__name__}: {error}); its output is in "{log}".') from error
+
+
+def latest_metrics(runner: Runner) -> dict[str, float]:
+    """Last value of every validation metric of a run."""
+    values = {}
+    for key, buffer in runner.message_hub.log_scalars.items():
+        if key.startswith('val/') and not key.endswith('time'):
+            values[key[4:]] = float(buffer.current())
+    return values
+
+
+def _weights_bytes(runner: Runner) -> int:
+    return sum(value.numel() * value.element_size() for value in runner.model.state_dict().values())
+
+
+def _digest(cfg: Config) -> str:
+    """Hash of everything that decides a run."""
+    return hashlib.sha256(cfg.pretty_text.encode()).hexdigest()

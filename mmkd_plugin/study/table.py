@@ -1,0 +1,72 @@
+"""Tables of a study: on the console, and as Markdown for the documentation."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from mmkd_plugin.study.runs import Outcome
+
+COLUMNS = ('model', 'seeds', 'mAP', 'AP50', 'gain', 'seconds per iteration', 'weights')
+METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
+
+
+def rows(groups: Sequence[Sequence[Outcome]], baseline: str | None = None) -> list[tuple[str, ...]]:
+    """One row per model, its seeds summarised.
+
+    Args:
+        groups: The outcomes of each model, one per seed.
+        baseline: Name of the model that gains are measured from.
+
+    Returns:
+        Cells in the order of ``COLUMNS``: mAP in points as mean and sample deviation over seeds.
+    """
+    base = next((group for group in groups if group[0].name == baseline), None)
+    table = []
+    for group in groups:
+        first = group[0]
+        gain = '-'
+        if base is not None and group is not base and len(group) == len(base):
+            differences = [_value(ours, METRICS[0]) - _value(theirs, METRICS[0]) for ours, theirs in zip(group, base)]
+            gain = _spread(differences, signed=True)
+        seconds = statistics.median(outcome.seconds_per_iteration for outcome in group)
+        table.append(
+            (
+                first.name,
+                str(len(group)) if first.seconds_per_iteration else '-',
+                _spread([_value(outcome, METRICS[0]) for outcome in group]),
+                _spread([_value(outcome, METRICS[1]) for outcome in group]),
+                gain,
+                f'{seconds:.3f}' if seconds else '-',
+                f'{first.checkpoint_bytes / 2**20:.2f} MiB',
+            )
+        )
+    return table
+
+
+def _value(outcome: Outcome, metric: str) -> float:
+    return 100 * outcome.metrics[metric]
+
+
+def _spread(values: Sequence[float], signed: bool = False) -> str:
+    """Mean, and the sample deviation where there are several."""
+    mean = f'{statistics.mean(values):{"+" if signed else ""}.1f}'
+    return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
+
+
+def console_table(title: str, cells: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> Table:
+    """For the console."""
+    table = Table(title=title, title_justify='left')
+    for index, column in enumerate(columns):
+        table.add_column(column, justify='left' if index == 0 else 'right')
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(cells: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
+    """For a README."""
+    lines = ['| ' + ' | '.join(columns) + ' |', '| --- |' + ' ---: |' * (len(columns) - 1)]
+    return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in cells]) + '\n'

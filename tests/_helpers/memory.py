@@ -1,0 +1,39 @@
+"""Count the memory that tensors take, on any device."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class PeakMemory(TorchDispatchMode):
+    """Record the largest number of bytes that tensors made within the block held at one time.
+
+    Attributes:
+        peak: Bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._held: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {_address(item) for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor)}
+        for item in tree_leaves(result):
+            if isinstance(item, Tensor) and _address(item) not in {*self._held, *given}:
+                storage = item.untyped_storage()
+                self._held[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._held.pop, storage._cdata, None)
+        self.peak = max(self.peak, sum(self._held.values()))
+        return result
+
+
+def _address(tensor: Tensor) -> int:
+    """What tells the storages of tensors apart."""
+    return tensor.untyped_storage()._cdata

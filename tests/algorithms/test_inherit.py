@@ -1,0 +1,44 @@
+"""The inheriting strategy copies neck and heads, or refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from _helpers.tiny import block, build, retinanet, run_config
+from mmkd_plugin.algorithms.inherit import inherit_weights
+from mmkd_plugin.errors import DistillError
+
+
+def test_everything_but_the_backbone_is_copied():
+    teacher, student = MODELS.build(retinanet()), MODELS.build(retinanet())
+    report = inherit_weights(student, teacher)
+    ours, theirs = student.state_dict(), teacher.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if not key.startswith('backbone.'))
+    assert not torch.equal(ours['backbone.conv1.weight'], theirs['backbone.conv1.weight'])
+    assert 'neck' in report and 'bbox_head' in report
+
+
+def test_other_widths_are_refused_or_left():
+    teacher, student = MODELS.build(retinanet(width=24)), MODELS.build(retinanet())
+    before = student.bbox_head.retina_cls.weight.clone()
+    with pytest.raises(DistillError, match='inherit=True needs equal necks and heads'):
+        inherit_weights(student, teacher)
+    assert 'nothing copied' in inherit_weights(student, teacher, 'auto')
+    assert torch.equal(student.bbox_head.retina_cls.weight, before)
+
+
+def test_it_survives_the_weight_initialisation(tmp_path):
+    runner = build(
+        run_config(
+            tmp_path,
+            iterations=1,
+            distill=block(teacher=retinanet(), inherit=True),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
+        )
+    )
+    runner.train()
+    model = runner.model
+    assert torch.equal(model.student.bbox_head.retina_cls.weight, model.teacher.model.bbox_head.retina_cls.weight)
+    assert not torch.equal(model.student.backbone.conv1.weight, model.teacher.model.backbone.conv1.weight)

@@ -1,0 +1,28 @@
+"""Two processes train one student: no unused parameters, equal weights, a plain checkpoint."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS
+
+from _helpers.tiny import retinanet
+
+SCRIPT = Path(__file__).parents[1] / '_helpers' / 'distributed_run.py'
+
+
+def test_two_ranks_end_with_the_same_student(tmp_path):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT), str(tmp_path)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f'rank{rank}.pth', weights_only=True) for rank in (0, 1))
+    assert any(key.startswith('distiller.connectors') for key in first)
+    assert not any('teacher.' in key for key in first)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    state = torch.load(tmp_path / 'run' / 'iter_3.pth', weights_only=True)['state_dict']
+    MODELS.build(retinanet()).load_state_dict(state, strict=True)

@@ -1,0 +1,80 @@
+"""The import hook completes MMEngine's table when MMEngine is imported, and does nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mmkd_plugin.compat import config_hook
+
+
+@pytest.fixture()
+def table_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A stand-in for the module that holds MMEngine's table, not imported yet; gives its file."""
+    (tmp_path / 'engine').mkdir()
+    (tmp_path / 'engine/__init__.py').touch()
+    file = tmp_path / 'engine/utils.py'
+    file.write_text("MODULE2PACKAGE = {'mmseg': 'mmsegmentation'}\n")
+    monkeypatch.setattr(config_hook, 'TABLE_MODULE', 'engine.utils')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finders = list(sys.meta_path)
+    yield file
+    sys.meta_path[:] = finders
+    for name in ('engine', 'engine.utils'):
+        sys.modules.pop(name, None)
+
+
+def test_table_is_completed_on_import(table_module: Path) -> None:
+    config_hook.install()
+    assert 'engine' not in sys.modules
+    module = importlib.import_module('engine.utils')
+    assert module.MODULE2PACKAGE == {'mmseg': 'mmsegmentation', 'mmkd_plugin': 'mmkd_plugin'}
+
+
+def test_imported_table_is_completed_at_once(table_module: Path) -> None:
+    module = importlib.import_module('engine.utils')
+    config_hook.install()
+    assert module.MODULE2PACKAGE['mmkd_plugin'] == 'mmkd_plugin'
+
+
+def test_entry_of_mmengine_itself_stands(table_module: Path) -> None:
+    table_module.write_text("MODULE2PACKAGE = {'mmkd_plugin': 'other'}\n")
+    config_hook.install()
+    assert importlib.import_module('engine.utils').MODULE2PACKAGE == {'mmkd_plugin': 'other'}
+
+
+def test_mmengine_without_a_table_imports(table_module: Path) -> None:
+    table_module.write_text('x = 1\n')
+    config_hook.install()
+    assert importlib.import_module('engine.utils').x == 1
+
+
+def test_missing_mmengine_keeps_its_own_error(table_module: Path) -> None:
+    table_module.unlink()
+    config_hook.install()
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'engine\.utils'"):
+        importlib.import_module('engine.utils')
+
+
+def test_error_inside_mmengine_stays_visible(table_module: Path) -> None:
+    table_module.write_text('1 / 0\n')
+    config_hook.install()
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module('engine.utils')
+
+
+def test_other_imports_are_left_alone(table_module: Path) -> None:
+    config_hook.install()
+    finder = sys.meta_path[0]
+    assert finder.find_spec('json', None) is None
+
+
+def test_importing_the_plugin_completes_the_table() -> None:
+    table = importlib.import_module('mmengine.config.utils')
+    assert isinstance(table, ModuleType)
+    assert table.MODULE2PACKAGE['mmkd_plugin'] == 'mmkd_plugin'

@@ -1,0 +1,73 @@
+"""A module's output, refused when it was overwritten."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.recorders import FeatureRecorder
+
+
+def record(model: nn.Module, source: str) -> FeatureRecorder:
+    recorder = FeatureRecorder(source)
+    recorder.initialize(model)
+    with recorder_context(recorder):
+        model(torch.ones(1, 2))
+    return recorder
+
+
+def recorder_context(recorder):
+    class Context:
+        def __enter__(self):
+            recorder.__enter__()
+
+        def __exit__(self, *error):
+            recorder.__exit__(*error)
+
+    return Context()
+
+
+def test_output_is_recorded():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    recorder = record(model, '0')
+    assert torch.equal(recorder.get_record_data(), model[0](torch.ones(1, 2)))
+
+
+def test_in_place_operation_behind_the_module_is_noticed():
+    with pytest.raises(DistillError, match='overwritten by an in-place operation'):
+        record(nn.Sequential(nn.Linear(2, 3), nn.ReLU(inplace=True)), '0').get_record_data()
+
+
+def test_calls_are_counted():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared = nn.Identity()
+
+        def forward(self, x):
+            return self.shared(self.shared(x) + 1)
+
+    recorder = record(Twice(), 'shared')
+    assert recorder.get_record_data(1).tolist() == [[2, 2]]
+    with pytest.raises(DistillError, match='ran 2 times'):
+        recorder.get_record_data(2)
+
+
+def test_element_of_a_tuple():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x + 1
+
+    recorder = record(nn.Sequential(Pair()), '0')
+    assert recorder.get_record_data(data_idx=1).tolist() == [[2, 2]]
+    with pytest.raises(DistillError, match='it returns 2 tensor'):
+        recorder.get_record_data(data_idx=2)
+
+
+def test_unknown_module_names_the_nearest():
+    with pytest.raises(DistillError, match='did you mean "layers.conv1"'):
+        FeatureRecorder('layers.conv').initialize(
+            nn.ModuleDict({'layers': nn.ModuleDict({'conv1': nn.Identity(), 'norm': nn.Identity()})})
+        )

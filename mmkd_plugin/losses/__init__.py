@@ -1,13 +1,22 @@
 """The maths of each method: modules over the pure functions of ``mmkd_plugin.losses.functional``."""
 
 from mmkd_plugin.losses.chen2017 import ChenBoundedRegressionLoss, ChenClassificationLoss, ChenHintLoss
+from mmkd_plugin.losses.discriminator import Discriminator
 from mmkd_plugin.losses.fgd import FGDLoss
 from mmkd_plugin.losses.fgi import FGILoss
+from mmkd_plugin.losses.holistic import HolisticLoss
+from mmkd_plugin.losses.pspnet_kd import PSPNetKDLoss
+from mmkd_plugin.losses.structured_seg import PairWiseLoss, PixelWiseLoss
 
 __all__ = [
     'ChenBoundedRegressionLoss',
     'ChenClassificationLoss',
     'ChenHintLoss',
+    'Discriminator',
     'FGDLoss',
     'FGILoss',
+    'HolisticLoss',
+    'PSPNetKDLoss',
+    'PairWiseLoss',
+    'PixelWiseLoss',
 ]

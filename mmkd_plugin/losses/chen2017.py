@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmkd_plugin.losses.distributed import mean_over_ranks
-from mmkd_plugin.losses.functional.checks import require_choice
+from mmkd_plugin.losses.functional.averaging import average
+from mmkd_plugin.losses.functional.checks import require_choice, require_positive
 from mmkd_plugin.losses.functional.chen2017 import (
     NORMS,
     REDUCTIONS,
-    average,
     bounded_regression,
     hint_loss,
     weighted_soft_binary_cross_entropy,
@@ -44,10 +44,7 @@ class ChenClassificationLoss(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(
-                f'The temperature of the soft classification loss must be positive, but it is {temperature}.'
-            )
+        require_positive('The temperature of the soft classification loss', temperature)
         self.weight = soft_weight * loss_weight
         self.background_weight = background_weight
         self.background_index = background_index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmkd_plugin.losses.functional.checks import require_positive
 from mmkd_plugin.losses.functional.fgd import fgd_loss
 from mmkd_plugin.losses.global_context import GlobalContext
 from mmkd_plugin.registry import MODELS
@@ -38,8 +39,7 @@ class FGDLoss(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f'The temperature of FGD must be positive, but it is {temperature}.')
+        require_positive('The temperature of FGD', temperature)
         self.temperature = temperature
         weights = {
             'foreground': foreground_weight * loss_weight,

@@ -64,7 +64,7 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
             groups.append(outcomes)
     cells = rows(groups, baseline=STUDENT)
     console.print(console_table('COCO metrics in points; ± is the deviation over seeds', cells))
-    (folder / 'table.md').write_text(markdown_table(cells))
+    (folder / 'table.md').write_text(markdown_table(rows(groups, baseline=STUDENT, relative=True)))
     console.print(f'The table as Markdown: {folder / "table.md"}')
     return groups
 

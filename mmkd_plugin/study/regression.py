@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmkd_plugin.cli import build_runner
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.study.runs import latest_metrics, prepared, quiet
+from mmkd_plugin.study.runs import latest_metrics, new_runner, prepared, quiet
 
 IGNORED = ('time', 'data_time', 'lr', 'memory')
 
@@ -79,7 +78,7 @@ def measure(name: str, config: str, iterations: int, work_dir: Path, options: di
         **(options or {}),
     }
     with quiet(run_dir / 'console.log'):
-        runner = build_runner(prepared(config, 0, run_dir, short))
+        runner = new_runner(prepared(config, 0, run_dir, short))
         runner.train()
     first, later = {}, {}
     for key, buffer in runner.message_hub.log_scalars.items():

@@ -9,6 +9,7 @@ import hashlib
 import json
 import statistics
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ def prepared(config: str | Config, seed: int, work_dir: Path, options: dict[str,
     return cfg
 
 
+def new_runner(cfg: Config) -> Runner:
+    """Build a runner with a name of its own.
+
+    MMEngine names a run after the second it starts in, and runs of one name share their log history.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.experiment_name = f'{Path(cfg.work_dir).name}_{uuid.uuid4().hex[:8]}'
+    return build_runner(cfg)
+
+
 def train_once(
     name: str,
     config: str | Config,
@@ -123,7 +134,7 @@ def train_once(
     mark.write_text(digest)
     hook = _ProgressHook(f'{name}, seed {seed}', progress)
     with quiet(work_dir / 'console.log'):
-        runner = build_runner(cfg)
+        runner = new_runner(cfg)
         runner.register_hook(hook)
         runner.train()
     metrics = latest_metrics(runner)
@@ -148,7 +159,7 @@ def test_once(name: str, config: str | Config, checkpoint: str, work_dir: Path) 
     cfg.load_from = checkpoint
     work_dir.mkdir(parents=True, exist_ok=True)
     with quiet(work_dir / 'console.log'):
-        metrics = build_runner(cfg).test()
+        metrics = new_runner(cfg).test()
     values = {key: float(value) for key, value in metrics.items()}
     return Outcome(name, 0, values, 0.0, checkpoint, Path(checkpoint).stat().st_size)
 
@@ -167,7 +178,7 @@ def seconds_of(config: Config, work_dir: Path, progress: Progress, iterations: i
     hook = _ProgressHook('time of the teacher', progress)
     work_dir.mkdir(parents=True, exist_ok=True)
     with quiet(work_dir / 'console.log'):
-        runner = build_runner(prepared(config, 0, work_dir, options))
+        runner = new_runner(prepared(config, 0, work_dir, options))
         runner.register_hook(hook)
         runner.train()
     return statistics.median(hook.seconds[WARM_UP:])

@@ -10,20 +10,25 @@ from rich.table import Table
 from mmkd_plugin.study.runs import Outcome
 
 COLUMNS = ('model', 'seeds', 'mAP', 'AP50', 'gain', 'seconds per iteration', 'weights')
+RELATIVE_COLUMNS = ('model', 'seeds', 'mAP', 'AP50', 'gain', 'time per iteration', 'weights')
 METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
 
 
-def rows(groups: Sequence[Sequence[Outcome]], baseline: str | None = None) -> list[tuple[str, ...]]:
+def rows(
+    groups: Sequence[Sequence[Outcome]], baseline: str | None = None, relative: bool = False
+) -> list[tuple[str, ...]]:
     """One row per model, its seeds summarised.
 
     Args:
         groups: The outcomes of each model, one per seed.
         baseline: Name of the model that gains are measured from.
+        relative: Whether times are given as multiples of the baseline's, which other machines share, not in seconds.
 
     Returns:
         Cells in the order of ``COLUMNS``: mAP in points as mean and sample deviation over seeds.
     """
     base = next((group for group in groups if group[0].name == baseline), None)
+    unit = _seconds(base) if relative and base is not None else 1.0
     table = []
     for group in groups:
         first = group[0]
@@ -31,7 +36,7 @@ def rows(groups: Sequence[Sequence[Outcome]], baseline: str | None = None) -> li
         if base is not None and group is not base and len(group) == len(base):
             differences = [_value(ours, METRICS[0]) - _value(theirs, METRICS[0]) for ours, theirs in zip(group, base)]
             gain = _spread(differences, signed=True)
-        seconds = statistics.median(outcome.seconds_per_iteration for outcome in group)
+        seconds = _seconds(group)
         table.append(
             (
                 first.name,
@@ -39,11 +44,15 @@ def rows(groups: Sequence[Sequence[Outcome]], baseline: str | None = None) -> li
                 _spread([_value(outcome, METRICS[0]) for outcome in group]),
                 _spread([_value(outcome, METRICS[1]) for outcome in group]),
                 gain,
-                f'{seconds:.3f}' if seconds else '-',
+                (f'{seconds / unit:.2f} x' if relative else f'{seconds:.3f}') if seconds else '-',
                 f'{first.checkpoint_bytes / 2**20:.2f} MiB',
             )
         )
     return table
+
+
+def _seconds(group: Sequence[Outcome]) -> float:
+    return statistics.median(outcome.seconds_per_iteration for outcome in group)
 
 
 def _value(outcome: Outcome, metric: str) -> float:
@@ -66,7 +75,7 @@ def console_table(title: str, cells: Sequence[Sequence[str]], columns: Sequence[
     return table
 
 
-def markdown_table(cells: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
+def markdown_table(cells: Sequence[Sequence[str]], columns: Sequence[str] = RELATIVE_COLUMNS) -> str:
     """For a README."""
     lines = ['| ' + ' | '.join(columns) + ' |', '| --- |' + ' ---: |' * (len(columns) - 1)]
     return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in cells]) + '\n'

@@ -230,6 +230,13 @@ class TestChenBoundedRegressionLoss(LossTester):
         for factor in (20, torch.tensor(20.0)):
             assert_near(self.build()(**inputs, avg_factor=factor)['bounded'], expected, 1e-6)
 
+    def test_ranks_share_the_normaliser(self):
+        # Five proposals on the first rank, three on the second.
+        inputs = self.inputs()
+        ranks = [{name: item[part] for name, item in inputs.items()} for part in (slice(0, 5), slice(5, 8))]
+        losses = [terms['bounded'] for terms in terms_on_ranks(self.build(), ranks)]
+        assert_near((losses[0] + losses[1]) / 2, self.build()(**inputs)['bounded'], 1e-6)
+
     def test_no_proposals_give_zero(self):
         student = torch.zeros(0, 4, requires_grad=True)
         loss = self.build()(student, torch.zeros(0, 4), torch.zeros(0, 4))['bounded']

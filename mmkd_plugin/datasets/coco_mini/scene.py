@@ -15,7 +15,7 @@ IGNORE = 255
 """Pixel of a semantic map that is neither right nor wrong."""
 
 # Diameters in pixels of a picture 128 pixels wide, about evenly spread on a logarithmic scale.
-_DIAMETERS = (14, 17, 20, 24, 28, 33, 38, 44, 50, 57, 64)
+_DIAMETERS = (18, 21, 24, 28, 33, 38, 44, 50, 57, 64)
 # Shapes are tilted by up to this much either way, in 1/256 turn.
 _TILT = 20
 _EMPTY_PERCENT = 5
@@ -108,14 +108,14 @@ class _Canvas:
 
 
 def _paint(stream: Stream, below: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Choose a texture that stands out, more or less, from what is below it."""
+    """Choose a bright texture that stands out, more or less, from what is below it."""
     surroundings = below[mask].sum(axis=0) // max(int(mask.sum()), 1)
-    wanted = stream.integer(120, 320)
-    colours = stream.integers(0, 256, (6, 3))
+    wanted = stream.integer(150, 360)
+    colours = stream.integers(110, 256, (6, 3))
     contrasts = abs(colours - surroundings).sum(axis=1)
     enough = contrasts >= wanted
     first = colours[int(enough.argmax()) if enough.any() else int(contrasts.argmax())]
-    second = np.clip(first + stream.integers(-70, 71, (3,)), 0, 255)
+    second = np.clip(first + stream.integers(-50, 51, (3,)), 0, 255)
     colours = blend(stream.choice(FILLS)(stream, *mask.shape), first, second)
     if stream.chance(25):
         padded = np.pad(mask, 1)
@@ -125,8 +125,8 @@ def _paint(stream: Stream, below: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _background(stream: Stream, size: int) -> np.ndarray:
-    first = stream.integers(20, 236, (3,))
-    second = np.clip(first + stream.integers(-90, 91, (3,)), 0, 255)
+    first = stream.integers(20, 110, (3,))
+    second = np.clip(first + stream.integers(-40, 41, (3,)), 0, 255)
     picture = blend(stream.choice(BACKGROUNDS)(stream, size, size), first, second)
     grain = value_noise(stream, size, size, stream.integer(2, 5)) - 128
     return picture + grain[..., None] * stream.integer(0, 50) // 256

@@ -8,19 +8,32 @@ from mmkd_plugin.losses.functional.chen2017 import (
 )
 from mmkd_plugin.losses.functional.fgd import FGDTerms, box_masks, channel_attention, fgd_loss, spatial_attention
 from mmkd_plugin.losses.functional.fgi import box_levels, box_regions, fgi_loss, imitation_masks, lit_cells
+from mmkd_plugin.losses.functional.pspnet_kd import aux_smooth_l1_loss, logits_kl_loss
+from mmkd_plugin.losses.functional.soft_labels import soft_label_divergence
+from mmkd_plugin.losses.functional.structured_seg import node_similarity, pair_wise_loss, pixel_wise_loss
+from mmkd_plugin.losses.functional.wgan import discriminator_loss, generator_loss, gradient_penalty
 
 __all__ = [
     'FGDTerms',
+    'aux_smooth_l1_loss',
     'bounded_regression',
     'box_levels',
     'box_masks',
     'box_regions',
     'channel_attention',
+    'discriminator_loss',
     'fgd_loss',
     'fgi_loss',
+    'generator_loss',
+    'gradient_penalty',
     'hint_loss',
     'imitation_masks',
     'lit_cells',
+    'logits_kl_loss',
+    'node_similarity',
+    'pair_wise_loss',
+    'pixel_wise_loss',
+    'soft_label_divergence',
     'spatial_attention',
     'weighted_soft_binary_cross_entropy',
     'weighted_soft_cross_entropy',

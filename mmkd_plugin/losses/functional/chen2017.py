@@ -157,20 +157,3 @@ def hint_loss(student: Tensor, teacher: Tensor, *, norm: str = 'l2', reduction: 
     difference = student - teacher.detach()
     total = (difference**2 if norm == 'l2' else difference.abs()).sum()
     return total / {'mean': difference.numel(), 'batch': len(difference), 'sum': 1}[reduction]
-
-
-def average(losses: Tensor, weight: Tensor | None, count: Tensor | float) -> Tensor:
-    """Weighted sum of one loss per proposal, divided by a count.
-
-    Args:
-        losses: Any shape.
-        weight: The same shape, for instance 1 for sampled proposals and 0 for others; None for 1.
-        count: What to divide by; a count of 0 is taken as 1.
-
-    Returns:
-        Scalar.
-    """
-    total = (losses if weight is None else losses * weight).sum()
-    if isinstance(count, Tensor):
-        return total / torch.where(count > 0, count, 1)
-    return total / (count if count > 0 else 1)

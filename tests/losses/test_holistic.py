@@ -1,0 +1,305 @@
+"""The discriminator and its game with the student, against the authors' numbers and arithmetic done by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from _helpers.loss_tester import Golden, LossTester, assert_near, cast, read_golden, total
+from torch import Tensor, nn
+
+from mmkd_plugin.losses import Discriminator, HolisticLoss
+from mmkd_plugin.losses.discriminator import SelfAttention, SpectralConv2d
+from mmkd_plugin.losses.functional import discriminator_loss, generator_loss, gradient_penalty
+from mmkd_plugin.registry import MODELS
+
+PRECISIONS = pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.float64, 1e-6), (torch.float32, 1e-4)], ids=['f64', 'f32']
+)
+
+
+def our_name(theirs: str) -> str:
+    """Name of a parameter or buffer of the discriminator, by that of the authors."""
+    module, _, rest = theirs.partition('.')
+    if module == 'preprocess_additional':
+        return f'norm.{rest}'
+    if module == 'last':
+        return f'last.{rest[2:]}'
+    if module.startswith('attn'):
+        return f'stages.{int(module[4:]) + 1}.2.{rest.replace("_conv", "")}'
+    kind = {'weight_bar': 'weight', 'bias': 'bias', 'weight_u': 'u', 'weight_v': 'v'}[rest.rpartition('.')[2]]
+    return f'stages.{int(module[1:]) - 1}.0.{kind}'
+
+
+def renamed(data: dict[str, Tensor], group: str) -> dict[str, Tensor]:
+    """The arrays of one group under our names."""
+    return {our_name(key[len(group) + 1 :]): item for key, item in data.items() if key.startswith(f'{group}.')}
+
+
+def authors_loss(**options) -> tuple[HolisticLoss, dict[str, Tensor]]:
+    """The small logits-only discriminator in its recorded state, with the arrays of the file."""
+    data = read_golden('skd_discriminator_small')
+    loss = HolisticLoss(3, conditional=False, widths=(8, 16, 32, 64), **options).double()
+    loss.discriminator.load_state_dict(renamed(data, 'param'))
+    return loss, data
+
+
+class HolisticTester(LossTester):
+    """What both kinds of discriminator share."""
+
+    teacher = ()
+    term_weights = {'holistic': 'holistic_weight'}
+    conditional: bool
+
+    def build(self, **options):
+        torch.manual_seed(0)
+        return HolisticLoss(5, conditional=self.conditional, widths=(8, 16), **options)
+
+    def inputs(self):
+        generator = torch.Generator().manual_seed(1)
+        return {
+            'student': torch.randn(3, 5, 16, 20, generator=generator),
+            'image': torch.randn(3, 3, 40, 50, generator=generator),
+        }
+
+    def test_students_term_leaves_the_discriminator_alone(self):
+        loss, inputs = self._loss(), self.inputs()
+        inputs['student'].requires_grad_()
+        loss(**inputs)['holistic'].backward()
+        assert all(parameter.grad is None for parameter in loss.parameters())
+
+    def test_discriminators_terms_leave_the_models_alone(self):
+        loss, inputs = self._loss(), self.inputs()
+        student, teacher = inputs['student'].requires_grad_(), torch.randn(3, 5, 16, 20, requires_grad=True)
+        total(loss.discriminator_terms(student, teacher, inputs['image'])).backward()
+        assert student.grad is None and teacher.grad is None
+        assert all(parameter.grad is not None for parameter in loss.parameters())
+
+    def test_training_tells_teacher_and_student_apart(self):
+        loss, inputs = self.build(), self.inputs()
+        teacher = inputs['student'].roll(1, 1) * 3
+        optimizer = torch.optim.Adam(loss.parameters(), 1e-2)
+        for _ in range(20):
+            optimizer.zero_grad()
+            total(loss.discriminator_terms(inputs['student'], teacher, inputs['image'])).backward()
+            optimizer.step()
+        scores = [loss.discriminator(logits, inputs['image']).mean() for logits in (teacher, inputs['student'])]
+        assert scores[0] > scores[1] + 0.1
+
+
+class TestConditionalHolisticLoss(HolisticTester):
+    conditional = True
+    # Recorded numbers exist for the other kind; what this one judges is checked by hand below.
+    test_equals_golden = None
+
+    def test_it_judges_the_image_and_the_probabilities(self):
+        # A 2 x 2 image on a 3 x 3 map with aligned corners: the middle is the mean. Logits 0 and log 3: 1/4 and 3/4.
+        image = torch.tensor([[[[0.0, 4.0], [8.0, 12.0]]]])
+        logits = torch.tensor([0.0, 1.0986123]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+        joint = Discriminator(2, widths=(4,), image_channels=1).joint(logits, image)
+        assert joint[0, 0].tolist() == [[0, 2, 4], [4, 6, 8], [8, 10, 12]]
+        assert_near(joint[0, 1:], torch.tensor([0.25, 0.75]).view(2, 1, 1).expand(2, 3, 3), 1e-6)
+
+    def test_image_matters(self):
+        inputs = self.inputs()
+        expected = self._loss()(**inputs)['holistic']
+        inputs['image'] = -inputs['image']
+        assert (self._loss()(**inputs)['holistic'] - expected).abs() > 1e-4
+
+    def test_missing_image_is_refused(self):
+        with pytest.raises(ValueError, match='needs the image'):
+            self.build()(self.inputs()['student'])
+
+
+class TestLogitsHolisticLoss(HolisticTester):
+    conditional = False
+    golden_names = ('A', 'E')
+
+    def golden(self, name):
+        data = read_golden('skd_discriminator_small')
+        if name == 'A':
+            loss, _ = authors_loss(holistic_weight=1)
+            gradients = {'student': data['A.grad_S_adv_for_G']}
+            return Golden(loss, {'student': data['logits_S']}, {'holistic': data['A.adv_for_G']}, gradients, 1e-6)
+        loss, _ = authors_loss()
+        gradients = {'student': data['E.grad_S_G_adv_term']}
+        return Golden(loss, {'student': data['logits_S']}, {'holistic': data['E.G_adv_term']}, gradients, 1e-6)
+
+
+class TestGoldenDiscriminator:
+    @pytest.mark.parametrize('training', [True, False])
+    def test_scores(self, training):
+        loss, data = authors_loss()
+        scores = loss.discriminator.train(training)(data['logits_S'])
+        assert_near(scores, data['A.out_S' if training else 'B.out_S_eval'].flatten(), 1e-7)
+
+    def test_buffers_after_one_pass(self):
+        loss, data = authors_loss()
+        loss(data['logits_S'])
+        buffers = dict(loss.discriminator.named_buffers())
+        for name, expected in renamed(data, 'A.after').items():
+            assert_near(buffers[name], expected, 1e-7, name=name)
+
+    @PRECISIONS
+    def test_gradient_penalty(self, dtype, tolerance):
+        loss, data = authors_loss()
+        loss, data = loss.to(dtype), cast(data, dtype)
+        discriminator = loss.discriminator
+        penalty = gradient_penalty(discriminator.score, data['logits_T'], data['logits_S'], data['alpha'])
+        assert_near(10 * penalty, data['C.gp_loss_times_lambda'], tolerance)
+        (10 * penalty).backward()
+        self.assert_gradients(discriminator, renamed(data, 'C.grad_gp'), tolerance)
+
+    @PRECISIONS
+    def test_one_iteration(self, dtype, tolerance):
+        loss, data = authors_loss()
+        loss, data = loss.to(dtype), cast(data, dtype)
+        loss(data['logits_S'])
+        terms = loss.discriminator_terms(data['logits_S'], data['logits_T'], mix=data['alpha'])
+        assert_near(terms['adversarial'], 0.1 * data['E.adv_wgan'], tolerance)
+        assert_near(terms['penalty'], 0.1 * data['E.gp_times_lambda'], tolerance)
+        assert_near(total(terms), data['E.d_loss'], tolerance)
+        total(terms).backward()
+        self.assert_gradients(loss.discriminator, renamed(data, 'E.grad_dloss'), tolerance)
+        buffers = dict(loss.discriminator.named_buffers())
+        for name, expected in renamed(data, 'E.after').items():
+            assert_near(buffers[name], expected, tolerance, name=name)
+
+    def test_hinge(self):
+        loss, data = authors_loss(adversary='hinge', discriminator_weight=1, penalty_weight=0)
+        loss(data['logits_S'])
+        terms = loss.discriminator_terms(data['logits_S'], data['logits_T'])
+        assert set(terms) == {'adversarial'}
+        assert_near(terms['adversarial'], data['E.adv_hinge'], 1e-7)
+
+    @staticmethod
+    def assert_gradients(discriminator: nn.Module, expected: dict[str, Tensor], tolerance: float) -> None:
+        """Compare the gradients of all parameters."""
+        parameters = dict(discriminator.named_parameters())
+        assert set(expected) == set(parameters)
+        floor = 1e-3 * max(item.abs().max().item() for item in expected.values())
+        for name, gradient in expected.items():
+            assert_near(parameters[name].grad, gradient, tolerance, floor, name=name)
+
+
+class TestDiscriminator:
+    def test_number_of_parameters_for_cityscapes(self):
+        discriminator = Discriminator(19, conditional=False)
+        trained = sum(parameter.numel() for parameter in discriminator.parameters())
+        vectors = sum(item.numel() for name, item in discriminator.named_buffers() if name[-2:] in ('.u', '.v'))
+        assert (trained, trained + vectors) == (3191721, 3200153)
+
+    @pytest.mark.parametrize('size', [(64, 64), (65, 65), (64, 128), (97, 71), (130, 130)])
+    def test_any_larger_map_gives_one_finite_score_an_image(self, size):
+        scores = Discriminator(4, conditional=False, widths=(4, 4, 8, 8))(torch.randn(2, 4, *size))
+        assert scores.shape == (2,)
+        assert torch.isfinite(scores).all()
+
+    def test_score_of_a_larger_map_is_the_mean_over_windows(self):
+        # One stage: 8 x 8 cells become 4 x 4 and one score; 8 x 10 become 4 x 5 and two.
+        discriminator = Discriminator(2, conditional=False, widths=(4,)).eval()
+        feature = torch.randn(1, 4, 4, 5)
+        expected = (discriminator.last(feature[..., :4]) + discriminator.last(feature[..., 1:])) / 2
+        discriminator.stages = nn.ModuleList([nn.Identity()])
+        discriminator.norm = nn.ConstantPad2d((0, 0, 0, 0), 0)
+        scores = discriminator.score(nn.functional.pad(feature, (0, 5, 0, 4)))
+        assert scores.shape == (1,)
+        assert_near(discriminator.last(feature).mean().view(1), expected.flatten(), 1e-5)
+
+    @pytest.mark.parametrize(('widths', 'smallest'), [((64, 128, 256, 512), 64), ((8, 8), 16), ((8,), 8)])
+    def test_small_map_is_refused(self, widths, smallest):
+        discriminator = Discriminator(2, conditional=False, widths=widths)
+        discriminator(torch.randn(2, 2, smallest, smallest))
+        with pytest.raises(
+            ValueError, match=f'at least {smallest} x {smallest} cells, but got {smallest} x {smallest - 1}'
+        ):
+            discriminator(torch.randn(2, 2, smallest, smallest - 1))
+
+    def test_other_classes_are_refused(self):
+        with pytest.raises(ValueError, match='built for 3 classes, but the logits have 4'):
+            Discriminator(3, widths=(8,))(torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 8, 8))
+
+    @pytest.mark.parametrize('part', [Discriminator, HolisticLoss])
+    def test_it_is_registered(self, part):
+        assert MODELS.module_dict[part.__name__] is part
+
+    def test_state_resumes_exactly(self):
+        torch.manual_seed(3)
+        logits = torch.randn(2, 4, 20, 20)
+        first, second = (Discriminator(4, conditional=False, widths=(8, 8)) for _ in range(2))
+        first(logits)
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(first(logits), second(logits))
+
+
+class TestParts:
+    def test_spectral_norm_converges_to_the_largest_singular_value(self):
+        conv = SpectralConv2d(2, 3, 1, stride=1, padding=0)
+        with torch.no_grad():
+            conv.bias.zero_()
+            # Singular values 5 and 2.
+            conv.weight.copy_(torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 2.0]]).view(3, 2, 1, 1))
+            for _ in range(50):
+                output = conv(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+        assert_near(output.flatten(), torch.tensor([0.6, 0.8, 0.0]), 1e-6)
+
+    def test_passes_before_one_backward_pass_do_not_disturb_each_other(self):
+        torch.manual_seed(4)
+        conv, feature = SpectralConv2d(2, 3, 3, 1, 1), torch.randn(1, 2, 5, 5)
+        state = {name: item.clone() for name, item in conv.state_dict().items()}
+        conv(feature).square().sum().backward()
+        expected = conv.weight.grad
+        conv.weight.grad = None
+        conv.load_state_dict(state)
+        first = conv(feature)
+        conv(feature)
+        first.square().sum().backward()
+        assert_near(conv.weight.grad, expected, 1e-6)
+
+    def test_attention_starts_as_the_identity(self):
+        feature = torch.randn(2, 8, 3, 4)
+        assert torch.equal(SelfAttention(8)(feature), feature)
+
+    def test_attention_by_hand(self):
+        # Two positions with q = (0, 1), k = (log 3, 0), v = (1, 5). Position 0 sees energies (0, 0): mean 3. Position 1
+        # sees (log 3, 0): 3/4 * 1 + 1/4 * 5 = 2.
+        attention = SelfAttention(3)
+        with torch.no_grad():
+            for index, conv in enumerate((attention.query, attention.key)):
+                conv.weight.copy_(nn.functional.one_hot(torch.tensor([index]), 3).view(1, 3, 1, 1))
+                conv.bias.zero_()
+            attention.value.weight.copy_(torch.tensor([[0.0, 0, 1]] * 3).view(3, 3, 1, 1))
+            attention.value.bias.zero_()
+            attention.gamma.fill_(2.0)
+        feature = torch.tensor([[0.0, 1.0], [1.0986123, 0.0], [1.0, 5.0]]).view(1, 3, 1, 2)
+        assert_near(attention(feature) - feature, torch.tensor([6.0, 4.0]).expand(1, 3, 1, 2), 1e-6)
+
+    def test_losses_by_hand(self):
+        teacher, student = torch.tensor([0.5, 2.0]), torch.tensor([-3.0, 1.0])
+        assert generator_loss(student) == 1
+        # -(0.5 + 2) / 2 + (-3 + 1) / 2
+        assert discriminator_loss(teacher, student) == -2.25
+        # (0.5 + 0) / 2 + (0 + 2) / 2
+        assert discriminator_loss(teacher, student, adversary='hinge') == 1.25
+
+    def test_penalty_by_hand(self):
+        # D(x) = |x|^2 / 2 has the gradient x. Halfway between (6, 0) and (0, 8) it is (3, 4), of length 5: 16.
+        teacher, student = torch.tensor([6.0, 0.0]).view(1, 2, 1, 1), torch.tensor([0.0, 8.0]).view(1, 2, 1, 1)
+        mix = torch.full((1, 1, 1, 1), 0.5)
+        penalty = gradient_penalty(lambda x: (x**2).sum((1, 2, 3)) / 2, teacher, student, mix)
+        assert_near(penalty, torch.tensor(16.0), 1e-6)
+        # With a share of 1 only the teacher is left: (6 - 1)^2.
+        penalty = gradient_penalty(lambda x: (x**2).sum((1, 2, 3)) / 2, teacher, student, mix * 2)
+        assert_near(penalty, torch.tensor(25.0), 1e-6)
+
+    def test_flat_discriminator_has_a_finite_penalty(self):
+        scale = torch.zeros(1, requires_grad=True)
+        penalty = gradient_penalty(
+            lambda x: (x * scale).sum((1, 2, 3)), torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+        )
+        penalty.backward()
+        assert penalty == 1
+        assert torch.isfinite(scale.grad).all()
+
+    def test_unknown_adversary_is_refused(self):
+        with pytest.raises(ValueError, match="'wgan', 'hinge'.*'lsgan'"):
+            HolisticLoss(3, adversary='lsgan')

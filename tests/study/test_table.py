@@ -1,0 +1,33 @@
+"""Tables of a study."""
+
+from __future__ import annotations
+
+from mmkd_plugin.study.runs import Outcome
+from mmkd_plugin.study.table import markdown_table, rows
+
+
+def outcome(name, seed, points, seconds):
+    metrics = {'coco/bbox_mAP': points / 100, 'coco/bbox_mAP_50': 2 * points / 100}
+    return Outcome(name, seed, metrics, seconds, 'x.pth', 2**20)
+
+
+GROUPS = [
+    [outcome('alone', 0, 10, 1.0), outcome('alone', 1, 12, 2.0), outcome('alone', 2, 14, 9.0)],
+    [outcome('distilled', 0, 15, 3.0), outcome('distilled', 1, 15, 3.0), outcome('distilled', 2, 18, 3.0)],
+]
+
+
+def test_mean_deviation_and_paired_gain():
+    alone, distilled = rows(GROUPS, baseline='alone')
+    assert alone[:5] == ('alone', '3', '12.0 ± 2.0', '24.0 ± 4.0', '-')
+    assert distilled[2] == '16.0 ± 1.7'
+    assert distilled[4] == '+4.0 ± 1.0'
+
+
+def test_times_are_seconds_or_multiples_of_the_baseline():
+    assert [row[5] for row in rows(GROUPS, baseline='alone')] == ['2.000', '3.000']
+    assert [row[5] for row in rows(GROUPS, baseline='alone', relative=True)] == ['1.00 x', '1.50 x']
+
+
+def test_markdown():
+    assert markdown_table([('a', '1')], ('name', 'value')) == '| name | value |\n| --- | ---: |\n| a | 1 |\n'

@@ -1,32 +1,57 @@
 """Registries of the plugin: children of MMEngine's, reached from any scope as ``mmkd_plugin.Name``."""
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
-from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
-from mmengine.registry import Registry
+from __future__ import annotations
 
-from mmkd_plugin.compat import apply as apply_compat
+import mmengine.registry as mmengine_registry
+from mmengine.registry import DefaultScope, Registry
 
-apply_compat()
+from mmkd_plugin import compat
+
+compat.apply()
 
 _SCOPE = 'mmkd_plugin'
+_LOCATIONS = {
+    'MODELS': [f'{_SCOPE}.{folder}' for folder in ('algorithms', 'connectors', 'distillers', 'losses')],
+    'TASK_UTILS': [f'{_SCOPE}.recorders'],
+    'HOOKS': [f'{_SCOPE}.engine'],
+    'RUNNERS': [f'{_SCOPE}.engine'],
+    'DATASETS': [f'{_SCOPE}.datasets'],
+}
 
-MODELS = Registry(
-    'model',
-    scope=_SCOPE,
-    parent=MMENGINE_MODELS,
-    locations=[
-        'mmkd_plugin.algorithms',
-        'mmkd_plugin.connectors',
-        'mmkd_plugin.distillers',
-        'mmkd_plugin.losses',
-    ],
-)
-TASK_UTILS = Registry('task util', scope=_SCOPE, parent=MMENGINE_TASK_UTILS, locations=['mmkd_plugin.recorders'])
-HOOKS = Registry('hook', scope=_SCOPE, parent=MMENGINE_HOOKS, locations=['mmkd_plugin.engine'])
-RUNNERS = Registry('runner', scope=_SCOPE, parent=MMENGINE_RUNNERS, locations=['mmkd_plugin.engine'])
-DATASETS = Registry('dataset', scope=_SCOPE, parent=MMENGINE_DATASETS, locations=['mmkd_plugin.datasets'])
+
+class PluginRegistry(Registry):
+    """Finds the plugin's own parts first, and everything else where the config's default scope finds it.
+
+    MMEngine gives all that a ``mmkd_plugin::`` base holds the scope ``mmkd_plugin``; such a base still names the parts of
+    MMDetection or MMSegmentation as they are called there.
+    """
+
+    def get(self, key: str) -> type | None:
+        """Look a name up; see :meth:`mmengine.registry.Registry.get`."""
+        self.import_from_location()
+        scope, name = self.split_scope_key(key)
+        if scope is None and name not in self.module_dict:
+            home = self.root._search_child(_default_scope())
+            if home is not None and home is not self:
+                return home.get(key)
+        return super().get(key)
+
+
+def _default_scope() -> str:
+    """The scope of the run, below those that are set for the length of a look-up."""
+    names = [instance.scope_name for instance in DefaultScope._instance_dict.values()]
+    return next((name for name in reversed(names) if name != _SCOPE), 'mmengine')
+
+
+_registries = {
+    name: PluginRegistry(parent.name, scope=_SCOPE, parent=parent, locations=_LOCATIONS.get(name, []))
+    for name, parent in vars(mmengine_registry).items()
+    if isinstance(parent, Registry)
+}
+DATASETS = _registries['DATASETS']
+HOOKS = _registries['HOOKS']
+MODELS = _registries['MODELS']
+RUNNERS = _registries['RUNNERS']
+TASK_UTILS = _registries['TASK_UTILS']
 
 __all__ = ['DATASETS', 'HOOKS', 'MODELS', 'RUNNERS', 'TASK_UTILS']

@@ -88,7 +88,7 @@ def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
             try:
                 return original(file, *args, **kwargs)
             except Exception as error:
-                sentence = _explain(path, file, error, switch)
+                sentence = _explain(path, file, error, '' if trust else switch)
                 if sentence is None:
                     raise
                 # torch's own text advises to load without the check; it must not be the last word.
@@ -111,7 +111,14 @@ def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
 
 
 def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
-    """One sentence for an error of ``torch.load``, None where the error speaks for itself."""
+    """One sentence for an error of ``torch.load``, None where the error speaks for itself.
+
+    Args:
+        path: What the user gave.
+        file: What was read.
+        error: The error.
+        switch: How the user may allow everything; empty where that was done.
+    """
     # A zip archive that was cut off is an invalid argument; what else the system says (permissions) stands.
     if isinstance(error, (MemoryError, ImportError)) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
         return None
@@ -128,7 +135,9 @@ def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
             found = 'was not written by torch.save'
         return f'The checkpoint {shown} {found}; download it again, or check the path.'
     message = str(error)
-    if isinstance(error, pickle.UnpicklingError):
+    broken = ('PytorchStreamReader', 'unexpected EOF', 'truncated', 'corrupted', 'storage has wrong byte size')
+    damaged = isinstance(error, (EOFError, OSError)) or any(words in message for words in broken)
+    if isinstance(error, pickle.UnpicklingError) and switch and not damaged:
         names = _unsafe_names(local, message)
         if names:
             return (
@@ -139,8 +148,8 @@ def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
         return f'The checkpoint {shown} cannot be read safely ({reason}); if you trust its source, {switch}.'
     if 'TorchScript' in message:
         return f'The checkpoint {shown} is a TorchScript archive; give the file that training saved.'
-    broken = ('PytorchStreamReader', 'unexpected EOF', 'unexpected end', 'corrupted', 'storage has wrong byte size')
-    if not isinstance(error, RuntimeError) or any(words in message for words in broken):
+    # Full unpickling also passes on the errors of whatever the file holds.
+    if damaged or (switch and not isinstance(error, RuntimeError)):
         return f'The checkpoint {shown} is incomplete or damaged; download or copy it again.'
     return None
 

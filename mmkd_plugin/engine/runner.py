@@ -106,6 +106,11 @@ class DistillRunner(Runner):
             wrapper.optimizer.add_param_group(dict(params=added))
         return wrapper
 
+    def _init_model_weights(self) -> None:
+        """Initialise; pretrained weights are read as safely as a checkpoint."""
+        with readable_refusal('the pretrained weights of the student'):
+            super()._init_model_weights()
+
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', *args: Any, **kwargs: Any) -> dict:
         """Load a checkpoint, or say in one sentence why it is refused."""
         with readable_refusal(filename):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +35,26 @@ class SpectralConv2d(nn.Conv2d):
         """Convolve ``(N, in_channels, H, W)``."""
         matrix = self.weight.flatten(1)
         with torch.no_grad():
-            v = _unit(matrix.t() @ self.u)
-            u = _unit(matrix @ v)
-            # Later passes may change the buffers before this one's backward pass; u and v stay.
-            self.u.copy_(u)
-            self.v.copy_(v)
-        return self._conv_forward(feature, self.weight / (u @ (matrix @ v)), self.bias)
+            self.v.copy_(_unit(matrix.t() @ self.u))
+            self.u.copy_(_unit(matrix @ self.v))
+        return self._conv_forward(feature, self.weight / _SingularValue.apply(matrix, self.u, self.v), self.bias)
+
+
+class _SingularValue(torch.autograd.Function):
+    """The singular value that belongs to two vectors, ``u W v``.
+
+    Where several passes precede one backward pass, its gradient is that of the newest vectors, which are the closest to
+    singular ones; the released code does the same.
+    """
+
+    @staticmethod
+    def forward(context: Any, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        context.vectors = u, v
+        return u @ (matrix @ v)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient * torch.outer(*context.vectors), None, None
 
 
 class SelfAttention(nn.Module):
@@ -68,9 +83,9 @@ class SelfAttention(nn.Module):
 class Discriminator(nn.Module):
     """Score how much a class map looks like the teacher's.
 
-    Stages of a spectrally normalised 4 x 4 convolution of stride 2 and a leaky ReLU, self-attention behind the last two,
-    and a 4 x 4 convolution to one score. With four stages a map of 64 or 65 cells a side gives one score; a larger one
-    gives several, which are averaged.
+    Stages of a spectrally normalised 4 x 4 convolution of stride 2 and a leaky ReLU, self-attention behind the last
+    two, and a 4 x 4 convolution to one score. With four stages a map of 64 or 65 cells a side gives one score; a larger
+    one gives several, which are averaged.
 
     Args:
         num_classes: Channels of the logits.
@@ -129,8 +144,8 @@ class Discriminator(nn.Module):
         """What is judged: image and class probabilities, ``(N, image_channels + num_classes, H, W)``, or the logits."""
         if logits.shape[1] != self.num_classes:
             raise ValueError(
-                f'The discriminator was built for {self.num_classes} classes, but the logits have {logits.shape[1]}; set '
-                'num_classes to the number of both models.'
+                f'The discriminator was built for {self.num_classes} classes, but the logits have {logits.shape[1]}; '
+                'set num_classes to the number of both models.'
             )
         if not self.conditional:
             return logits
@@ -146,7 +161,7 @@ class Discriminator(nn.Module):
         if min(joint.shape[2:]) < self.smallest:
             raise ValueError(
                 f'The discriminator needs a class map of at least {self.smallest} x {self.smallest} cells, but got '
-                f'{joint.shape[2]} x {joint.shape[3]}; use a larger crop, or fewer widths: one less halves the smallest map.'
+                f'{joint.shape[2]} x {joint.shape[3]}; use a larger crop, or fewer widths, each of which doubles it.'
             )
         feature = self.norm(joint)
         for stage in self.stages:

@@ -279,15 +279,22 @@ def test_missing_file() -> None:
         load_checkpoint_file('no/such.pth')
 
 
+@pytest.mark.parametrize('trust', [False, True])
 @pytest.mark.parametrize('zip_format', [True, False])
 @pytest.mark.parametrize('kept', [0.02, 0.5, 0.99])
-def test_truncated_file(tmp_path: Path, zip_format: bool, kept: float) -> None:
+def test_truncated_file(tmp_path: Path, zip_format: bool, kept: float, trust: bool) -> None:
     path = tmp_path / 'a.pth'
     save(dict(w=torch.ones(1000)), path, _use_new_zipfile_serialization=zip_format)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(DistillError, match=r'a\.pth" is incomplete or damaged; download or copy it again\.$'):
-        load_checkpoint_file(str(path))
+        load_checkpoint_file(str(path), trust=trust)
+
+
+def test_trusted_file_keeps_the_errors_of_what_it_holds(tmp_path: Path) -> None:
+    path = save(dict(note=Gadget(int, 'no number')), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='invalid literal for int'):
+        load_checkpoint_file(path, trust=True)
 
 
 @pytest.mark.parametrize('trust', [False, True])

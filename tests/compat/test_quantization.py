@@ -84,7 +84,9 @@ def test_mmrazor_that_torch_satisfies_is_left_alone(monkeypatch: pytest.MonkeyPa
 
 
 def test_names_that_torch_lacks_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    imports = 'try:\n    from torch.nn import (Module,\n        Vanished)\n    import torch.gone\nexcept ImportError: pass\n'
+    imports = (
+        'try:\n    from torch.nn import (Module,\n        Vanished)\n    import torch.gone\nexcept ImportError: pass\n'
+    )
     fake_mmrazor(monkeypatch, tmp_path, imports)
     assert sorted(quantization.missing_names()) == ['torch.gone', 'torch.nn.Vanished']
 

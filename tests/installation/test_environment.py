@@ -42,18 +42,16 @@ def test_python_without_venv_is_told_in_a_sentence(
         made.ensure()
 
 
-class Remembered:
+def with_packages(module: ModuleType, folder: Path, versions: dict[str, str]) -> Any:
     """An environment whose packages a test lists."""
-
-    def __new__(cls, module: ModuleType, folder: Path, versions: dict[str, str]) -> Any:
-        made = module.Environment(folder, folder)
-        made.versions = lambda names: {name: versions.get(name, '') for name in names}
-        return made
+    made = module.Environment(folder, folder)
+    made.versions = lambda names: {name: versions.get(name, '') for name in names}
+    return made
 
 
 def test_complete_environment_is_recognised(environment: ModuleType, tmp_path: Path) -> None:
     versions = {'torch': '2.13.0', 'mmcv': '2.1.0'}
-    made = Remembered(environment, tmp_path, versions)
+    made = with_packages(environment, tmp_path, versions)
     assert not made.complete('abc')
     made.remember('abc', ['torch', 'mmcv'])
     assert made.complete('abc')
@@ -63,14 +61,14 @@ def test_complete_environment_is_recognised(environment: ModuleType, tmp_path: P
 
 
 def test_moved_working_tree_is_set_up_again(environment: ModuleType, tmp_path: Path) -> None:
-    made = Remembered(environment, tmp_path, {})
+    made = with_packages(environment, tmp_path, {})
     made.remember('abc', [])
     made.root = tmp_path / 'moved'
     assert not made.complete('abc')
 
 
 def test_unfinished_set_up_is_not_complete(environment: ModuleType, tmp_path: Path) -> None:
-    made = Remembered(environment, tmp_path, {})
+    made = with_packages(environment, tmp_path, {})
     made.remember('abc', [])
     made.forget()
     assert not made.complete('abc')

@@ -29,7 +29,8 @@ from mmcv_wheel import Target, ensure_wheel  # noqa: E402
 
 from mmkd_plugin.compat.tested import TESTED_FILE, read_tested  # noqa: E402
 
-OLDEST_PYTHON = (3, 9)
+# Of the torch that is installed by default; the plugin itself runs on 3.9 with an older one.
+OLDEST_PYTHON = (3, 10)
 BUILD_TOOLS = ('ninja',)
 # "mim train" needs these; openmim's other dependencies would downgrade setuptools.
 MIM = ('openmim',)
@@ -62,7 +63,10 @@ def main() -> int:
         The exit status.
     """
     if sys.version_info < OLDEST_PYTHON:
-        say(f'error: Python {".".join(map(str, OLDEST_PYTHON))} or later is needed; this is {sys.version.split()[0]}.')
+        say(
+            f'error: set-up needs Python {".".join(map(str, OLDEST_PYTHON))} or later, and this is '
+            f'{sys.version.split()[0]}; name another one, for instance with "make demo PYTHON=python3.11".'
+        )
         return 2
     environment = Environment(ROOT / '.venv', ROOT)
     torch, device = os.environ.get('TORCH', ''), os.environ.get('MMCV_OPS', '')

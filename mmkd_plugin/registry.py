@@ -43,8 +43,9 @@ def _default_scope() -> str:
     return next((name for name in reversed(names) if name != _SCOPE), 'mmengine')
 
 
+# A registry without a location would make MMEngine look for a "utils" package and warn.
 _registries = {
-    name: PluginRegistry(parent.name, scope=_SCOPE, parent=parent, locations=_LOCATIONS.get(name, []))
+    name: PluginRegistry(parent.name, scope=_SCOPE, parent=parent, locations=_LOCATIONS.get(name, [__name__]))
     for name, parent in vars(mmengine_registry).items()
     if isinstance(parent, Registry)
 }

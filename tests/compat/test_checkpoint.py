@@ -297,6 +297,7 @@ def test_trusted_file_keeps_the_errors_of_what_it_holds(tmp_path: Path) -> None:
         load_checkpoint_file(path, trust=True)
 
 
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
 @pytest.mark.parametrize('trust', [False, True])
 @pytest.mark.parametrize(
     ('content', 'words'),

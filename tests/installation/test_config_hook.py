@@ -16,28 +16,28 @@ from mmkd_plugin.compat import config_hook
 @pytest.fixture()
 def table_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A stand-in for the module that holds MMEngine's table, not imported yet; gives its file."""
-    (tmp_path / 'engine').mkdir()
-    (tmp_path / 'engine/__init__.py').touch()
-    file = tmp_path / 'engine/utils.py'
+    (tmp_path / 'stand_in_engine').mkdir()
+    (tmp_path / 'stand_in_engine/__init__.py').touch()
+    file = tmp_path / 'stand_in_engine/utils.py'
     file.write_text("MODULE2PACKAGE = {'mmseg': 'mmsegmentation'}\n")
-    monkeypatch.setattr(config_hook, 'TABLE_MODULE', 'engine.utils')
+    monkeypatch.setattr(config_hook, 'TABLE_MODULE', 'stand_in_engine.utils')
     monkeypatch.syspath_prepend(str(tmp_path))
     finders = list(sys.meta_path)
     yield file
     sys.meta_path[:] = finders
-    for name in ('engine', 'engine.utils'):
+    for name in ('stand_in_engine', 'stand_in_engine.utils'):
         sys.modules.pop(name, None)
 
 
 def test_table_is_completed_on_import(table_module: Path) -> None:
     config_hook.install()
-    assert 'engine' not in sys.modules
-    module = importlib.import_module('engine.utils')
+    assert 'stand_in_engine' not in sys.modules
+    module = importlib.import_module('stand_in_engine.utils')
     assert module.MODULE2PACKAGE == {'mmseg': 'mmsegmentation', 'mmkd_plugin': 'mmkd_plugin'}
 
 
 def test_imported_table_is_completed_at_once(table_module: Path) -> None:
-    module = importlib.import_module('engine.utils')
+    module = importlib.import_module('stand_in_engine.utils')
     config_hook.install()
     assert module.MODULE2PACKAGE['mmkd_plugin'] == 'mmkd_plugin'
 
@@ -45,27 +45,27 @@ def test_imported_table_is_completed_at_once(table_module: Path) -> None:
 def test_entry_of_mmengine_itself_stands(table_module: Path) -> None:
     table_module.write_text("MODULE2PACKAGE = {'mmkd_plugin': 'other'}\n")
     config_hook.install()
-    assert importlib.import_module('engine.utils').MODULE2PACKAGE == {'mmkd_plugin': 'other'}
+    assert importlib.import_module('stand_in_engine.utils').MODULE2PACKAGE == {'mmkd_plugin': 'other'}
 
 
 def test_mmengine_without_a_table_imports(table_module: Path) -> None:
     table_module.write_text('x = 1\n')
     config_hook.install()
-    assert importlib.import_module('engine.utils').x == 1
+    assert importlib.import_module('stand_in_engine.utils').x == 1
 
 
 def test_missing_mmengine_keeps_its_own_error(table_module: Path) -> None:
     table_module.unlink()
     config_hook.install()
-    with pytest.raises(ModuleNotFoundError, match=r"No module named 'engine\.utils'"):
-        importlib.import_module('engine.utils')
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'stand_in_engine\.utils'"):
+        importlib.import_module('stand_in_engine.utils')
 
 
 def test_error_inside_mmengine_stays_visible(table_module: Path) -> None:
     table_module.write_text('1 / 0\n')
     config_hook.install()
     with pytest.raises(ZeroDivisionError):
-        importlib.import_module('engine.utils')
+        importlib.import_module('stand_in_engine.utils')
 
 
 def test_other_imports_are_left_alone(table_module: Path) -> None:

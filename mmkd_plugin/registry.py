@@ -10,6 +10,7 @@ from mmkd_plugin import compat
 compat.apply()
 
 _SCOPE = 'mmkd_plugin'
+_ROOT_SCOPE = 'mmengine'
 _LOCATIONS = {
     'MODELS': [f'{_SCOPE}.{folder}' for folder in ('algorithms', 'connectors', 'distillers', 'losses')],
     'TASK_UTILS': [f'{_SCOPE}.recorders'],
@@ -31,16 +32,17 @@ class PluginRegistry(Registry):
         self.import_from_location()
         scope, name = self.split_scope_key(key)
         if scope is None and name not in self.module_dict:
-            home = self.root._search_child(_default_scope())
-            if home is not None and home is not self:
-                return home.get(key)
+            # Switching imports that scope's registries where nothing has done so yet.
+            with self.switch_scope_and_registry(_default_scope()) as home:
+                if home is not self:
+                    return home.get(key)
         return super().get(key)
 
 
 def _default_scope() -> str:
     """The scope of the run, below those that are set for the length of a look-up."""
     names = [instance.scope_name for instance in DefaultScope._instance_dict.values()]
-    return next((name for name in reversed(names) if name != _SCOPE), 'mmengine')
+    return next((name for name in reversed(names) if name != _SCOPE), _ROOT_SCOPE)
 
 
 # A registry without a location would make MMEngine look for a "utils" package and warn.

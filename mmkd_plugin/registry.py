@@ -23,8 +23,8 @@ _LOCATIONS = {
 class PluginRegistry(Registry):
     """Finds the plugin's own parts first, and everything else where the config's default scope finds it.
 
-    MMEngine gives all that a ``mmkd_plugin::`` base holds the scope ``mmkd_plugin``; such a base still names the parts of
-    MMDetection or MMSegmentation as they are called there.
+    MMEngine gives all that a ``mmkd_plugin::`` base holds the scope ``mmkd_plugin``; such a base still names the parts
+    of MMDetection or MMSegmentation as they are called there.
     """
 
     def get(self, key: str) -> type | None:

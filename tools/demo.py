@@ -1,4 +1,4 @@
-"""Distil a small detector on generated images from a teacher that comes with the project; takes minutes on two cores."""
+"""Distil a small detector on generated images; the teacher comes with the project. Takes minutes on two cores."""
 
 from __future__ import annotations
 

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
-from mmkd_plugin.compat.razor import BaseAlgorithm
 from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
+from mmkd_plugin.compat.razor import BaseAlgorithm
+from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.registry import MODELS
 
 StepObserver = Callable[['DistillAlgorithm', dict], None]
@@ -39,27 +41,29 @@ class DistillAlgorithm(BaseAlgorithm):
         init_cfg: MMEngine initialisation of the whole.
     """
 
+    architecture: BaseModel
+    distiller: Distiller
+
     def __init__(
         self,
         architecture: dict | nn.Module,
         teacher: dict | nn.Module | LoadedTeacher,
-        distiller: dict | nn.Module,
+        distiller: dict | Distiller,
         teacher_ckpt: str | None = None,
         inherit: bool | str = False,
         trust_checkpoint: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        if not isinstance(architecture, nn.Module):
-            architecture = ROOT_MODELS.build(architecture)
-        super().__init__(architecture, data_preprocessor, init_cfg, module_inplace=True)
-        keep_outputs(architecture)
+        student = architecture if isinstance(architecture, nn.Module) else ROOT_MODELS.build(architecture)
+        super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
+        keep_outputs(student)
         self.inherit = inherit
         if not isinstance(teacher, LoadedTeacher):
             teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint)
         keep_outputs(teacher.model)
         with isolated_rng():
-            self.distiller = distiller if isinstance(distiller, nn.Module) else ROOT_MODELS.build(distiller)
+            self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
         self.teacher = FrozenTeacher(teacher, self.data_preprocessor)
         self.distiller.prepare_from_student(self.architecture)
         self.distiller.prepare_from_teacher(self.teacher.model)
@@ -131,7 +135,7 @@ class DistillAlgorithm(BaseAlgorithm):
         filled in so that it is not reported missing.
         """
         for key in [key for key in state_dict if key.startswith(prefix)]:
-            state_dict[f'{prefix}architecture.{key[len(prefix):]}'] = state_dict.pop(key)
+            state_dict[f'{prefix}architecture.{key[len(prefix) :]}'] = state_dict.pop(key)
         for key, value in self.distiller.state_dict().items():
             state_dict[f'{prefix}distiller.{key}'] = value
 
@@ -155,4 +159,4 @@ def keep_outputs(model: nn.Module) -> None:
     """
     for module in model.modules():
         if getattr(module, 'inplace', False) is True:
-            module.inplace = False
+            setattr(module, 'inplace', False)  # noqa: B010

@@ -33,7 +33,9 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, mode: bool | str = T
         if key not in source:
             problem = f'the teacher has no "{key}"'
         elif source[key].shape != target[key].shape:
-            problem = f'"{key}" is {tuple(target[key].shape)} in the student and {tuple(source[key].shape)} in the teacher'
+            problem = (
+                f'"{key}" is {tuple(target[key].shape)} in the student and {tuple(source[key].shape)} in the teacher'
+            )
         if problem:
             break
     if not problem and not wanted:
@@ -42,7 +44,8 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, mode: bool | str = T
         return f'inherit: nothing copied, since neck and heads of student and teacher differ ({problem}).'
     if problem:
         raise DistillError(
-            f'inherit=True needs equal necks and heads, but {problem}; set distill.inherit=False or choose such a teacher.'
+            f'inherit=True needs equal necks and heads, but {problem}; set distill.inherit=False or '
+            'choose such a teacher.'
         )
     student.load_state_dict({key: source[key] for key in wanted}, strict=False)
     parts = Counter(key.split('.')[0] for key in wanted)

@@ -13,11 +13,11 @@ from mmengine.hub import get_config
 from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.utils import get_installed_path
-from mmkd_plugin.compat.razor import RecorderManager
 from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.compat.razor import RecorderManager
 from mmkd_plugin.errors import DistillError
 
 RANDOM_WEIGHTS = 'random'
@@ -114,6 +114,9 @@ class _Renormalise(nn.Module):
     The batch keeps the student's augmentation; padding becomes the teacher's padding value.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, scale: Tensor, shift: Tensor, swap: bool, pad_value: float) -> None:
         super().__init__()
         self.register_buffer('scale', scale)
@@ -133,7 +136,12 @@ class _Renormalise(nn.Module):
             return None
         if swap:
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)
-        return cls(std_s / std_t, (mean_s - mean_t) / std_t, swap, float(getattr(teacher, 'pad_value', getattr(teacher, 'pad_val', 0))))
+        return cls(
+            std_s / std_t,
+            (mean_s - mean_t) / std_t,
+            swap,
+            float(getattr(teacher, 'pad_value', getattr(teacher, 'pad_val', 0))),
+        )
 
     def forward(self, batch: Tensor, data_samples: list | None) -> Tensor:
         """Convert ``(N, 3, H, W)``."""
@@ -153,7 +161,8 @@ def _normalisation(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
     """Mean and deviation as ``(3, 1, 1)``, and whether channels are swapped from the file's order."""
     swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
     if getattr(preprocessor, '_enable_normalize', False):
-        return preprocessor.mean.float().cpu(), preprocessor.std.float().cpu(), swap
+        mean, std = preprocessor.get_buffer('mean'), preprocessor.get_buffer('std')
+        return mean.float().cpu(), std.float().cpu(), swap
     return torch.zeros(3, 1, 1), torch.ones(3, 1, 1), swap
 
 
@@ -208,8 +217,8 @@ def build_teacher(
 
     Args:
         model: Its config, or the built model.
-        checkpoint: Path or address of its weights, or ``package::path`` for a file beside a package's configs; None for a model that carries them already, ``'random'`` for
-            untrained weights on purpose.
+        checkpoint: Path or address of its weights, or ``package::path`` for a file beside a package's configs; None for
+            a model that carries them already, ``'random'`` for untrained weights on purpose.
         trust_checkpoint: Whether the file may run code of its own while it is read.
 
     Returns:

@@ -23,10 +23,11 @@ class DistillBlock:
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
-    teacher: Union[str, dict, None] = None
-    teacher_ckpt: Union[str, None] = None
+    # Python 3.9 cannot evaluate "X | Y", and the types are evaluated to check what the user wrote.
+    teacher: Union[str, dict, None] = None  # noqa: UP007
+    teacher_ckpt: Union[str, None] = None  # noqa: UP007
     methods: dict = dataclasses.field(default_factory=dict)
-    inherit: Union[bool, Literal['auto']] = False
+    inherit: Union[bool, Literal['auto']] = False  # noqa: UP007
     trust_checkpoint: bool = False
     self_check: bool = True
 
@@ -44,7 +45,9 @@ class DistillBlock:
             DistillError: On an unknown key, an unknown method, a wrong type or a missing method.
         """
         if not isinstance(values, dict):
-            raise DistillError(f'"distill" is {values!r}; it must be a dict such as dict(teacher=..., teacher_ckpt=...).')
+            raise DistillError(
+                f'"distill" is {values!r}; it must be a dict such as dict(teacher=..., teacher_ckpt=...).'
+            )
         block = from_dict(cls, values, 'distill')
         if not [name for name in block.methods if name != '_scope_']:
             raise DistillError(

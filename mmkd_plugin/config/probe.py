@@ -83,12 +83,13 @@ class ModelPair:
         left = [level.stride for level in students if level.stride not in teachers]
         if left:
             print_log(
-                f'Student levels of stride {left} have no teacher level of that stride and are not distilled.', 'current'
+                f'Student levels of stride {left} have no teacher level of that stride and are not distilled.',
+                'current',
             )
         return pairs
 
 
-def probe(model: nn.Module, role: str) -> ModelTaps:
+def probe(model: Any, role: str) -> ModelTaps:
     """Run a model once on a small image and list its levels.
 
     The levels are what the neck returns, or the backbone where there is no neck. A level that a convolution returned
@@ -109,7 +110,8 @@ def probe(model: nn.Module, role: str) -> ModelTaps:
     trunk = getattr(model, name, None)
     if trunk is None:
         raise DistillError(
-            f'The {role}, {type(model).__name__}, has neither neck nor backbone; distillation needs a model of that form.'
+            f'The {role}, {type(model).__name__}, has neither neck nor backbone; distillation needs a model of '
+            'that form.'
         )
     calls: dict[str, int] = {}
     origins: dict[int, list[tuple[str, int]]] = {}

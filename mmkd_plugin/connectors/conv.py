@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mmkd_plugin.compat.razor import BaseConnector
 from torch import Tensor, nn
 
+from mmkd_plugin.compat.razor import BaseConnector
 from mmkd_plugin.registry import MODELS
 
 
@@ -21,7 +21,12 @@ class ConvConnector(BaseConnector):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, relu: bool = False, init_cfg: dict | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        relu: bool = False,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmkd_plugin.compat.razor import ConfigurableDistiller
 from torch import Tensor
 
+from mmkd_plugin.compat.razor import ConfigurableDistiller
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import MODELS
 
@@ -33,8 +33,8 @@ class Distiller(ConfigurableDistiller):
             idle = set(manager.recorders) - {record['recorder'] for record in self._records(from_student=side)}
             if idle:
                 raise DistillError(
-                    f'The {"student" if side else "teacher"} recorder "{sorted(idle)[0]}" is read by no loss; name it in '
-                    'loss_forward_mappings or remove it.'
+                    f'The {"student" if side else "teacher"} recorder "{sorted(idle)[0]}" is read by no loss; name it '
+                    'in loss_forward_mappings or remove it.'
                 )
 
     def init_weights(self) -> None:

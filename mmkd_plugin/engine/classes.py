@@ -39,8 +39,8 @@ def check_classes(student: dict[str, Any] | None, teacher: dict[str, Any] | None
     difference = f'"{first[0]}" against "{first[1]}"' if first else f'{len(ours)} against {len(theirs)} classes'
     if by_class:
         raise DistillError(
-            f'The teacher was trained on other classes ({difference}), so its heads mean something else; use a teacher of '
-            'the same classes, or a method on features alone with distill.inherit=False.'
+            f'The teacher was trained on other classes ({difference}), so its heads mean something else; use a teacher '
+            'of the same classes, or a method on features alone with distill.inherit=False.'
         )
     print_log(
         f'The teacher was trained on other classes ({difference}); its features are used, its heads are not.',

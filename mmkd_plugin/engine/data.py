@@ -7,7 +7,8 @@ import os.path as osp
 from mmkd_plugin.errors import DistillError
 
 MINI_HINT = (
-    'put it there or set the path; "python tools/make_coco_mini.py" makes a small data set in seconds, used by configs/coco_mini'
+    'put it there or set the path; "python tools/make_coco_mini.py" makes a small data set in seconds, which '
+    'configs/coco_mini uses'
 )
 
 
@@ -33,4 +34,6 @@ def require_annotations(dataloader: dict) -> None:
             continue
         path = osp.join(root, name)
         if '://' not in path and not osp.exists(path):
-            raise DistillError(f'The {what} of the training data is expected at "{path}" but is not there: {MINI_HINT}.')
+            raise DistillError(
+                f'The {what} of the training data is expected at "{path}" but is not there: {MINI_HINT}.'
+            )

@@ -31,6 +31,7 @@ class DistillRunner(Runner):
     Without a block, or with all its weights at zero, it is MMEngine's runner.
     """
 
+    model: nn.Module
     _algorithm_config: ConfigDict | None = None
     _block: DistillBlock | None = None
 

@@ -89,16 +89,18 @@ def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[s
                 'none' if gradient is None else f'{gradient:.3g}',
             )
             if not math.isfinite(number):
-                faults.append(f'"{label}" is {number}; lower its weight or look for values that overflow in the records.')
+                faults.append(
+                    f'"{label}" is {number}; lower its weight or look for values that overflow in the records.'
+                )
             elif gradient is None:
                 faults.append(
-                    f'"{label}" sends no gradient to the student; take the feature from a module that is trained and lies '
-                    'outside reentrant checkpointing (with_cp=False).'
+                    f'"{label}" sends no gradient to the student; take the feature from a module that is trained and '
+                    'lies outside reentrant checkpointing (with_cp=False).'
                 )
             elif number == 0:
                 remarks.append(f'"{label}" is exactly 0 in this batch.')
             elif task and abs(number) > DWARFS * abs(task):
-                remarks.append(f'"{label}" is {number / task:.0f} times the task loss; its weight is probably too large.')
+                remarks.append(f'"{label}" is {number / task:.0f} times the task loss; its weight may be too large.')
     buffer = io.StringIO()
     console = Console(file=buffer, width=140, color_system=None)
     console.print(algorithm.teacher.report)

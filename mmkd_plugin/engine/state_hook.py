@@ -67,6 +67,7 @@ class DistillStateHook(Hook):
             algorithm.load_extra_state(checkpoint[STATE_KEY])
         except RuntimeError as error:
             raise DistillError(
-                'The checkpoint belongs to another distill block, so its connectors and losses do not fit; resume with the '
-                f'block it was trained with, or use load_from for the student alone ({str(error).splitlines()[1].strip()}).'
+                'The checkpoint belongs to another distill block, so its connectors and losses do not fit; resume with '
+                f'the block it was trained with, or use load_from for the student alone '
+                f'({str(error).splitlines()[1].strip()}).'
             ) from error

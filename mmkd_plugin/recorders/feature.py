@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmkd_plugin.compat.razor import ModuleOutputsRecorder
 from torch import nn
 
+from mmkd_plugin.compat.razor import ModuleOutputsRecorder
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import TASK_UTILS
 

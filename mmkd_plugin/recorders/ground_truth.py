@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from mmkd_plugin.compat.razor import ModuleInputsRecorder
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmkd_plugin.compat.razor import ModuleInputsRecorder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import TASK_UTILS
 

@@ -12,10 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
-from torch import nn
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 
@@ -23,7 +23,7 @@ SCORE = 0.3
 """Detections below it are not drawn."""
 
 
-def load_detector(config: str | Config, checkpoint: str) -> nn.Module:
+def load_detector(config: str | Config, checkpoint: str) -> BaseModel:
     """The stock detector of a config with the weights of a checkpoint."""
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -35,7 +35,7 @@ def load_detector(config: str | Config, checkpoint: str) -> nn.Module:
 @torch.no_grad()
 def detection_picture(
     config: str | Config,
-    models: Sequence[tuple[str, nn.Module]],
+    models: Sequence[tuple[str, BaseModel]],
     out: Path,
     count: int = 4,
     score: float = SCORE,
@@ -58,7 +58,7 @@ def detection_picture(
     names = dataset.metainfo['classes']
     crowded = sorted(range(min(100, len(dataset))), key=lambda index: -len(dataset.get_data_info(index)['instances']))
     chosen = crowded[: 4 * count : 4]
-    colours = matplotlib.colormaps['tab10'].colors
+    colours = [matplotlib.colormaps['tab10'](index) for index in range(10)]
     figure = Figure(figsize=(3 * (len(models) + 1), 3 * len(chosen) + 0.6), layout='constrained')
     axes = figure.subplots(len(chosen), len(models) + 1, squeeze=False)
     for row, index in zip(axes, chosen):
@@ -83,7 +83,7 @@ def detection_picture(
     return out
 
 
-def _draw(axis, image, boxes, labels, texts, names, colours) -> None:  # type: ignore[no-untyped-def]
+def _draw(axis, image, boxes, labels, texts, names, colours) -> None:
     """One panel: an image and its boxes in the colour of their class."""
     axis.imshow(image)
     axis.set_axis_off()
@@ -91,4 +91,6 @@ def _draw(axis, image, boxes, labels, texts, names, colours) -> None:  # type: i
         colour = colours[label % 10]
         axis.add_patch(matplotlib.patches.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, lw=1.5))
         if text:
-            axis.text(x1, y1, text, fontsize=6, color='white', backgroundcolor=(*colour, 0.7), va='bottom', clip_on=True)
+            axis.text(
+                x1, y1, text, fontsize=6, color='white', backgroundcolor=(*colour[:3], 0.7), va='bottom', clip_on=True
+            )

@@ -164,7 +164,8 @@ def run(
             raise DistillError(f'There are no references in "{references}"; make them with --update.')
         if stored['iterations'] != iterations:
             raise DistillError(
-                f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number or --update.'
+                f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number or '
+                '--update.'
             )
     measured = {}
     with Progress(console=console) as progress:
@@ -182,5 +183,7 @@ def run(
     moves = compare({name: stored['pairs'].get(name, {}) for name in pairs}, measured, tolerance or Tolerance())
     console.print(table(moves))
     moved = sum(move.moved for move in moves)
-    console.print(f'{moved} of {len(moves)} values moved.' if moved else f'All {len(moves)} values are where they were.')
+    console.print(
+        f'{moved} of {len(moves)} values moved.' if moved else f'All {len(moves)} values are where they were.'
+    )
     return not moved

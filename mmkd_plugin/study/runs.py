@@ -193,7 +193,9 @@ def quiet(log: Path) -> Iterator[None]:
         except DistillError:
             raise
         except Exception as error:
-            raise DistillError(f'The run failed ({type(error).__name__}: {error}); its output is in "{log}".') from error
+            raise DistillError(
+                f'The run failed ({type(error).__name__}: {error}); its output is in "{log}".'
+            ) from error
 
 
 def latest_metrics(runner: Runner) -> dict[str, float]:

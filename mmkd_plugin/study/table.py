@@ -29,7 +29,7 @@ def rows(
     """
     base = next((group for group in groups if group[0].name == baseline), None)
     unit = _seconds(base) if relative and base is not None else 1.0
-    table = []
+    table: list[tuple[str, ...]] = []
     for group in groups:
         first = group[0]
         gain = '-'

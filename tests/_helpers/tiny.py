@@ -60,7 +60,7 @@ class TinyBoxes(Dataset):
 
 def retinanet(width: int = 16, depth: int = 18, **preprocessor: Any) -> dict:
     """Config of a RetinaNet with ``width`` channels in its neck and three levels, strides 8 to 32."""
-    model = dict(
+    model: dict[str, Any] = dict(
         type='RetinaNet',
         _scope_='mmdet',
         data_preprocessor=dict(

@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
+from _helpers.tiny import TinyBoxes, block, build, retinanet, run_config
 from mmengine.registry import MODELS
 from torch import nn
 
-from _helpers.tiny import TinyBoxes, block, build, retinanet, run_config
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.config import expand_config
@@ -45,7 +45,9 @@ def test_loading_a_plain_student(model):
     load_state_dict(target, state, strict=True)
     assert all((value == 1).all() for value in target.state_dict().values())
     target.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(target.state_dict()['bbox_head.retina_cls.weight'], model.architecture.bbox_head.retina_cls.weight)
+    assert torch.equal(
+        target.state_dict()['bbox_head.retina_cls.weight'], model.architecture.bbox_head.retina_cls.weight
+    )
 
 
 def test_teacher_is_outside_the_module_tree(model):

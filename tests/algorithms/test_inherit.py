@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers.tiny import block, build, retinanet, run_config
 from mmengine.registry import MODELS
 
-from _helpers.tiny import block, build, retinanet, run_config
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.errors import DistillError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers.tiny import retinanet
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from _helpers.tiny import retinanet
 from mmkd_plugin.algorithms.teacher import build_teacher, model_config
 from mmkd_plugin.errors import DistillError
 

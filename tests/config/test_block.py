@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from _helpers.tiny import block, retinanet, run_config
 from mmengine.registry import MODELS
 
-from _helpers.tiny import block, retinanet, run_config
 from mmkd_plugin.config import DistillBlock, expand_config
 from mmkd_plugin.config.probe import ModelPair, probe
 from mmkd_plugin.errors import DistillError
@@ -17,7 +17,10 @@ from mmkd_plugin.errors import DistillError
         (dict(techer='x'), r'"distill.techer" is not a key.*did you mean "teacher"'),
         (dict(methods=dict(fgd=dict(type='FDG'))), r"'FDG', which is no method.*\"FGD\""),
         (dict(methods=dict(fgd=dict(type='FGD', temprature=1.0))), r'"distill.methods.fgd.temprature".*"temperature"'),
-        (dict(methods=dict(fgd=dict(type='FGD', temperature='warm'))), r'"distill.methods.fgd.temperature" is .*a number'),
+        (
+            dict(methods=dict(fgd=dict(type='FGD', temperature='warm'))),
+            r'"distill.methods.fgd.temperature" is .*a number',
+        ),
         (dict(methods=dict(fgd=dict(type='FGD', tap='conv'))), "'pre_norm' or 'output'"),
         (dict(methods=dict(fgd='FGD')), r'must be a dict with a "type"'),
         (dict(methods=dict()), 'names no method'),
@@ -32,7 +35,9 @@ def test_mistakes_are_one_sentence(changes, message):
 
 
 def test_scope_keys_of_mmengine_are_passed_over():
-    parsed = DistillBlock.parse(dict(block(methods=dict(_scope_='mmkd_plugin', fgd=dict(type='FGD', _scope_='x'))), _scope_='x'))
+    parsed = DistillBlock.parse(
+        dict(block(methods=dict(_scope_='mmkd_plugin', fgd=dict(type='FGD', _scope_='x'))), _scope_='x')
+    )
     assert list(parsed.methods) == ['fgd']
 
 

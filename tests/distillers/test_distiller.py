@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS
-
 from _helpers.host_sync import HostSyncs
 from _helpers.tiny import TinyBoxes, block, run_config
+from mmengine.registry import MODELS
+
 from mmkd_plugin.config import expand_config
 from mmkd_plugin.distillers import Distiller
 

@@ -8,15 +8,22 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS
-
 from _helpers.tiny import retinanet
+from mmengine.registry import MODELS
 
 SCRIPT = Path(__file__).parents[1] / '_helpers' / 'distributed_run.py'
 
 
 def test_two_ranks_end_with_the_same_student(tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(SCRIPT), str(tmp_path)]
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc_per_node=2',
+        str(SCRIPT),
+        str(tmp_path),
+    ]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -6,15 +6,13 @@ import copy
 
 import pytest
 import torch
+from _helpers.tiny import block, build, losses_of, retinanet, run_config, state_of
 from mmengine.registry import MODELS
 
-from _helpers.tiny import block, build, losses_of, retinanet, run_config, state_of
 from mmkd_plugin.config import expand_config
 from mmkd_plugin.errors import DistillError
 
-ZERO = dict(
-    fgd=dict(type='FGD', foreground_weight=0, background_weight=0, attention_weight=0, relation_weight=0)
-)
+ZERO = dict(fgd=dict(type='FGD', foreground_weight=0, background_weight=0, attention_weight=0, relation_weight=0))
 
 
 def train(cfg):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers.tiny import block, build, run_config
 from torch import nn
 
-from _helpers.tiny import block, build, run_config
 from mmkd_plugin.config import expand_config
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import MODELS
@@ -59,13 +59,18 @@ def test_table_shows_weights_records_terms_and_gradients(tmp_path):
     build(run_config(tmp_path, iterations=2, distill=block())).train()
     log = log_of(tmp_path)
     assert log.count('Distillation at the first step') == 1
-    for expected in ('teacher weights', 'neck.fpn_convs.0.conv', '4 x 16 x 8 x 8', 'loss_fgd_level2', 'foreground', ' %'):
+    for expected in (
+        'teacher weights',
+        'neck.fpn_convs.0.conv',
+        '4 x 16 x 8 x 8',
+        'loss_fgd_level2',
+        'foreground',
+        ' %',
+    ):
         assert expected in log
 
 
-@pytest.mark.parametrize(
-    ('fault', 'message'), [('nan', '"loss_x" is nan'), ('detached', '"loss_x" sends no gradient')]
-)
+@pytest.mark.parametrize(('fault', 'message'), [('nan', '"loss_x" is nan'), ('detached', '"loss_x" sends no gradient')])
 def test_broken_terms_stop_the_run(tmp_path, fault, message):
     losses = dict(loss_x=dict(type='mmkd_plugin.FaultyLoss', fault=fault))
     with pytest.raises(DistillError, match=message):

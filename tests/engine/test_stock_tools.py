@@ -9,9 +9,9 @@ from pathlib import Path
 
 import mmdet
 import pytest
+from _helpers.tiny import retinanet
 from mmengine.config import Config
 
-from _helpers.tiny import retinanet
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
 
 OURS = Path(__file__).parents[2] / 'tools'
@@ -91,7 +91,9 @@ def test_missing_config(folder):
 
 
 def test_missing_data_set(folder):
-    result = call(folder, OURS / 'train.py', str(OURS.parent / 'configs/fgd/retina_r101_to_r50.py'), '--work-dir', 'coco')
+    result = call(
+        folder, OURS / 'train.py', str(OURS.parent / 'configs/fgd/retina_r101_to_r50.py'), '--work-dir', 'coco'
+    )
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert 'data/coco/annotations/instances_train2017.json' in last and 'make_coco_mini' in last

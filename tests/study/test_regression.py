@@ -7,9 +7,9 @@ import io
 import json
 
 import pytest
+from _helpers.tiny import block, run_config
 from rich.console import Console
 
-from _helpers.tiny import block, run_config
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.regression import Tolerance, compare, run
 
@@ -40,7 +40,11 @@ def test_tolerance(part, key, value, moved):
 
 
 def test_a_missing_term_moves():
-    assert [move.what for move in compare(NUMBERS, dict(pair=dict(first={}, later={}, metrics={})), Tolerance()) if move.moved]
+    assert [
+        move.what
+        for move in compare(NUMBERS, dict(pair=dict(first={}, later={}, metrics={})), Tolerance())
+        if move.moved
+    ]
 
 
 @pytest.fixture(scope='module')

@@ -45,7 +45,8 @@ class Parts:
         self.student_recorders['ground_truth'] = dict(type='mmkd_plugin.GroundTruth')
         fields = ('boxes', 'valid', 'image_shapes')
         return {
-            field: dict(recorder='ground_truth', from_student=True, data_idx=index) for index, field in enumerate(fields)
+            field: dict(recorder='ground_truth', from_student=True, data_idx=index)
+            for index, field in enumerate(fields)
         }
 
     def adapt(self, name: str, level: LevelPair, entry: dict[str, Any], always: bool = False, **options: Any) -> None:

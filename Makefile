@@ -22,6 +22,7 @@ demo: setup
 
 test: setup
 	@$(RUN) -m pytest -q
+	@$(RUN) tools/regression.py
 
 lint: setup
 	@$(RUN) -m ruff check .

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from rich.console import Console
 
 from mmkd_plugin.errors import DistillError
 
@@ -60,6 +61,11 @@ def read_config(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def wide_console() -> Console:
+    """A console for tables: as wide as the terminal, 120 columns where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import DictAction
-from rich.console import Console
 
-from mmkd_plugin.cli import plain_errors
+from mmkd_plugin.cli import plain_errors, wide_console
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.compare import Comparison, compare, picture
 
@@ -30,7 +29,7 @@ def main() -> None:
         for config in (args.student, *distilled.values()):
             if not Path(config).is_file():
                 raise DistillError(f'The config file "{config}" does not exist; give the path of a .py config.')
-        console = Console()
+        console = wide_console()
         comparison = Comparison(args.student, distilled, args.seeds, args.work_dir, args.cfg_options)
         picture(comparison, compare(comparison, console), console)
 

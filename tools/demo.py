@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
-from mmkd_plugin.cli import plain_errors
+from mmkd_plugin.cli import plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.study.compare import Comparison, compare, picture
 
@@ -19,7 +17,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='finished runs are kept here')
     args = parser.parse_args()
     with plain_errors():
-        console = Console()
+        console = wide_console()
         ensure_coco_mini('data/coco_mini')
         configs = Path('configs/coco_mini')
         comparison = Comparison(

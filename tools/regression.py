@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import DictAction
-from rich.console import Console
 
-from mmkd_plugin.cli import plain_errors
+from mmkd_plugin.cli import plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.study.regression import run
 
@@ -32,7 +31,13 @@ def main() -> None:
         ensure_coco_mini('data/coco_mini')
         pairs = {name: PAIRS[name] for name in args.pairs}
         same = run(
-            pairs, args.references, args.iterations, args.work_dir, args.update, Console(), options=args.cfg_options
+            pairs,
+            args.references,
+            args.iterations,
+            args.work_dir,
+            args.update,
+            wide_console(),
+            options=args.cfg_options,
         )
     raise SystemExit(0 if same else 1)
 

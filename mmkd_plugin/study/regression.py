@@ -33,8 +33,8 @@ class Tolerance:
     """
 
     first: float = 1e-3
-    later: float = 0.05
-    metric: float = 0.02
+    later: float = 0.04
+    metric: float = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +164,8 @@ def run(
             raise DistillError(f'There are no references in "{references}"; make them with --update.')
         if stored['iterations'] != iterations:
             raise DistillError(
-                f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number or '
-                '--update.'
+                f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number '
+                'or --update.'
             )
     measured = {}
     with Progress(console=console) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from torch import nn
 from torch.utils.data import Dataset
 
 register_all_modules(init_default_scope=False)
@@ -107,6 +109,62 @@ def retinanet(width: int = 16, depth: int = 18, **preprocessor: Any) -> dict:
     )
     model['data_preprocessor'].update(preprocessor)
     return model
+
+
+def faster_rcnn(width: int = 16, depth: int = 18) -> dict:
+    """Config of a Faster R-CNN with ``width`` channels in its neck and five levels, strides 4 to 64, the last pooled."""
+    model = retinanet(width, depth)
+    coder = dict(type='DeltaXYWHBBoxCoder')
+    losses = dict(loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='L1Loss'))
+    assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.3, ignore_iof_thr=-1)
+    sampler = dict(type='RandomSampler', num=16, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=True)
+    stage = dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1, debug=False)
+    proposals = dict(nms_pre=50, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
+    return dict(
+        type='FasterRCNN',
+        _scope_='mmdet',
+        data_preprocessor=model['data_preprocessor'],
+        backbone=model['backbone'],
+        neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=width, num_outs=5),
+        rpn_head=dict(
+            type='RPNHead',
+            in_channels=width,
+            feat_channels=16,
+            anchor_generator=dict(type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0], strides=[4, 8, 16, 32, 64]),
+            bbox_coder=coder,
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+            loss_bbox=dict(type='L1Loss'),
+        ),
+        roi_head=dict(
+            type='StandardRoIHead',
+            bbox_roi_extractor=dict(
+                type='SingleRoIExtractor',
+                roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
+                out_channels=width,
+                featmap_strides=[4, 8, 16, 32],
+            ),
+            bbox_head=dict(
+                type='Shared2FCBBoxHead',
+                in_channels=width,
+                fc_out_channels=16,
+                roi_feat_size=3,
+                num_classes=len(CLASSES),
+                bbox_coder=coder,
+                **losses,
+            ),
+        ),
+        train_cfg=dict(rpn=stage, rpn_proposal=proposals, rcnn=stage),
+        test_cfg=dict(
+            rpn=proposals, rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10)
+        ),
+    )
+
+
+def batch(model: nn.Module, indices: Sequence[int] = (0, 1, 2)) -> dict:
+    """Made-up images as a detector's own preprocessor collates them."""
+    items = [TinyBoxes()[index] for index in indices]
+    data = dict(inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items])
+    return model.data_preprocessor(data, training=True)
 
 
 def block(**changes: Any) -> dict:

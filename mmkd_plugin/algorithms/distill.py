@@ -15,6 +15,7 @@ from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
+from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 
 StepObserver = Callable[['DistillAlgorithm', dict], None]
@@ -37,6 +38,10 @@ class DistillAlgorithm(BaseAlgorithm):
         inherit: Whether the student's neck and heads start from the teacher's weights: True, False, or ``'auto'``
             for "where all of them agree in name and shape".
         trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
+        student_loss_weights: Factors on the student's own losses, by the start of their names (``'decode.loss'``), for
+            methods that mix hard and soft losses; the others stay as they are.
+        same_classes: Whether the outputs of both models are compared class by class, so that a teacher of other
+            classes is refused.
         data_preprocessor: Preprocessor of the batch; the student's own by default.
         init_cfg: MMEngine initialisation of the whole.
     """
@@ -52,6 +57,8 @@ class DistillAlgorithm(BaseAlgorithm):
         teacher_ckpt: str | None = None,
         inherit: bool | str = False,
         trust_checkpoint: bool = False,
+        student_loss_weights: dict[str, float] | None = None,
+        same_classes: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -59,6 +66,8 @@ class DistillAlgorithm(BaseAlgorithm):
         super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
         keep_outputs(student)
         self.inherit = inherit
+        self.student_loss_weights = dict(student_loss_weights or {})
+        self.same_classes = same_classes
         if not isinstance(teacher, LoadedTeacher):
             teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint)
         keep_outputs(teacher.model)
@@ -109,6 +118,7 @@ class DistillAlgorithm(BaseAlgorithm):
         """
         with self.distiller.student_recorders:
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
+        losses = weigh_losses(losses, self.student_loss_weights)
         self.teacher.run(batch_inputs, data_samples)
         terms = self.distiller.compute_terms()
         for observe in list(self.step_observers):
@@ -150,6 +160,32 @@ class DistillAlgorithm(BaseAlgorithm):
             RuntimeError: If the state belongs to another distillation block.
         """
         self.distiller.load_state_dict(state)
+
+
+def weigh_losses(losses: dict[str, Any], weights: dict[str, float]) -> dict[str, Any]:
+    """Multiply losses by the factors of their names' beginnings.
+
+    Args:
+        losses: Tensors, or lists of tensors, by name.
+        weights: Factors by the start of a name.
+
+    Returns:
+        The losses in the same order; those without a factor are the same objects.
+
+    Raises:
+        DistillError: If a factor fits no loss.
+    """
+    weighed = dict(losses)
+    for start, weight in weights.items():
+        names = [name for name in losses if name.startswith(start)]
+        if not names:
+            raise DistillError(
+                f'student_loss_weights names "{start}", but no loss of the student starts so: {nearest(start, losses)}'
+            )
+        for name in names:
+            value = weighed[name]
+            weighed[name] = [weight * item for item in value] if isinstance(value, list) else weight * value
+    return weighed
 
 
 def keep_outputs(model: nn.Module) -> None:

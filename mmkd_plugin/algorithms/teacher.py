@@ -16,6 +16,7 @@ from mmengine.utils import get_installed_path
 from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.rng import isolated_rng
+from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.compat.razor import RecorderManager
 from mmkd_plugin.errors import DistillError
@@ -75,6 +76,8 @@ class FrozenTeacher:
     def watch(self, recorders: RecorderManager, needed: dict[str, int]) -> None:
         """Stop the forward pass as soon as ``needed`` records of each recorder exist.
 
+        An auxiliary head that is recorded is run as soon as its features exist.
+
         Args:
             recorders: The teacher's recorders, initialised.
             needed: Number of records that are read, by recorder.
@@ -82,9 +85,13 @@ class FrozenTeacher:
         self._recorders = recorders
         self._needed = needed
         modules = dict(self.model.named_modules())
-        for source in {recorders.get_recorder(name).source for name in needed}:
+        sources = {recorders.get_recorder(name).source for name in needed}
+        for source in sources:
             if source in modules:
                 modules[source].register_forward_hook(self._stop_when_recorded)
+        for path, head in auxiliary_heads(self.model).items():
+            if any(f'{source}.'.startswith(f'{path}.') for source in sources):
+                modules[trunk_name(self.model)].register_forward_hook(_run_on_features(head))
 
     def _stop_when_recorded(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         buffers = self._recorders.recorders
@@ -106,6 +113,15 @@ class FrozenTeacher:
                 self.model(batch_inputs, data_samples, mode='tensor')
             except _EnoughRecorded:
                 pass
+
+
+def _run_on_features(head: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
+    """A hook for the trunk that runs an auxiliary head, which the model's own forward pass leaves out."""
+
+    def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        head(outputs)
+
+    return hook
 
 
 class _Renormalise(nn.Module):

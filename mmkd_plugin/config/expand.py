@@ -22,7 +22,7 @@ CHECK_HOOK = dict(type='mmkd_plugin.SelfCheckHook')
 
 
 def expand_block(block: DistillBlock, student: nn.Module, teacher: nn.Module) -> dict[str, Any]:
-    """Write the distiller config for two built models.
+    """Write what the block's methods are for two built models.
 
     Args:
         block: The checked block.
@@ -30,13 +30,14 @@ def expand_block(block: DistillBlock, student: nn.Module, teacher: nn.Module) ->
         teacher: The teacher.
 
     Returns:
-        Config of :class:`mmkd_plugin.distillers.Distiller`.
+        Arguments of :class:`mmkd_plugin.algorithms.DistillAlgorithm`: the config of the distiller, and options that the
+        methods set.
     """
     models = ModelPair(probe(student, 'student'), probe(teacher, 'teacher'))
     parts = Parts()
     for name, method in block.methods.items():
         parts.merge(method.expand(name, models))
-    return dict(type='mmkd_plugin.Distiller', **parts.to_dict())
+    return parts.to_dict()
 
 
 def algorithm_options(block: DistillBlock) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def expand_config(cfg: Config) -> Config:
         type='mmkd_plugin.DistillAlgorithm',
         architecture=cfg.model,
         teacher=teacher_config,
-        distiller=expand_block(block, student, teacher),
+        **expand_block(block, student, teacher),
         **algorithm_options(block),
     )
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block)]

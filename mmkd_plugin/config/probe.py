@@ -9,31 +9,16 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from mmkd_plugin.algorithms.rng import isolated_rng
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
+from mmkd_plugin.config.taps import HeadTaps, Tap
+from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.recorders.priors import anchor_strides
 
 PROBE_SIZE = 256
 """Side in pixels of the image that a model is probed with: two cells at the coarsest usual stride, 128."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tap:
-    """A place to take a feature from.
-
-    Attributes:
-        source: Path of the module whose output it is.
-        channels: Channels of the feature.
-        stride: Pixels of the image per cell.
-        record_idx: Which call of the module in one forward pass.
-        data_idx: Which element of the output, where it is a tuple.
-    """
-
-    source: str
-    channels: int
-    stride: int
-    record_idx: int = 0
-    data_idx: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +31,68 @@ class LevelPair:
 
 @dataclasses.dataclass(frozen=True)
 class ModelTaps:
-    """All levels of one model: as its neck returns them, and before norm and activation."""
+    """What can be recorded in one model.
+
+    Attributes:
+        name: Class of the model.
+        output: The levels as the neck returns them.
+        pre_norm: The levels before norm and activation.
+        modules: Every module that returned one feature map, by path: a tap for each call.
+        decode_head: Taps of a segmentor's decode head, None where it has none that returns a class map.
+        auxiliary_heads: Those of its auxiliary heads.
+        anchor_strides: Strides of the levels on which the head places anchors; empty where it places none.
+    """
 
     name: str
     output: tuple[Tap, ...]
     pre_norm: tuple[Tap, ...]
+    modules: dict[str, tuple[Tap, ...]] = dataclasses.field(default_factory=dict)
+    decode_head: HeadTaps | None = None
+    auxiliary_heads: tuple[HeadTaps, ...] = ()
+    anchor_strides: tuple[int, ...] = ()
+
+    def at(self, path: str) -> Tap:
+        """The output of the first call of a module that the user names; raises as :meth:`calls` does."""
+        return self.calls(path)[0]
+
+    def calls(self, path: str) -> tuple[Tap, ...]:
+        """The outputs of a module that the user names; a dense head's module is called once per level.
+
+        Raises:
+            DistillError: If no such module returned a feature map, with the nearest paths that did.
+        """
+        if path not in self.modules:
+            raise DistillError(
+                f'The tap "{path}" is no module of {self.name} that returns a feature map (N, C, H, W): '
+                + nearest(path, self.modules)
+            )
+        return self.modules[path]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadPair:
+    """The same head of student and teacher."""
+
+    student: HeadTaps
+    teacher: HeadTaps
+
+    def require_same_classes(self) -> None:
+        """Refuse class maps that cannot be compared class by class.
+
+        Raises:
+            DistillError: If the numbers of classes differ, or there is one channel for two classes.
+        """
+        ours, theirs = self.student.logits.channels, self.teacher.logits.channels
+        if ours != theirs:
+            raise DistillError(
+                f"The student's {self.student.path} gives {ours} classes and the teacher's {self.teacher.path} "
+                f'{theirs}, so their logits cannot be compared; choose a teacher of the same num_classes.'
+            )
+        if ours == 1:
+            raise DistillError(
+                f'The {self.student.path} gives one channel, whose softmax is the same everywhere; train student and '
+                'teacher with out_channels=2.'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +114,18 @@ class ModelPair:
         Raises:
             DistillError: If no stride occurs in both.
         """
-        students: Sequence[Tap] = getattr(self.student, tap)
-        teachers = {level.stride: level for level in getattr(self.teacher, tap)}
-        pairs = [LevelPair(level, teachers[level.stride]) for level in students if level.stride in teachers]
+        return self.match(getattr(self.student, tap), getattr(self.teacher, tap))
+
+    def match(self, students: Sequence[Tap], teachers: Sequence[Tap]) -> list[LevelPair]:
+        """Match taps of both models by stride; arguments, result and error as in :meth:`levels`."""
+        by_stride = {level.stride: level for level in teachers}
+        pairs = [LevelPair(level, by_stride[level.stride]) for level in students if level.stride in by_stride]
         if not pairs:
             raise DistillError(
                 f'Student and teacher have no level of the same stride: {[level.stride for level in students]} in '
-                f'{self.student.name}, {sorted(teachers)} in {self.teacher.name}; choose a teacher with such a level.'
+                f'{self.student.name}, {sorted(by_stride)} in {self.teacher.name}; choose a teacher with such a level.'
             )
-        left = [level.stride for level in students if level.stride not in teachers]
+        left = [level.stride for level in students if level.stride not in by_stride]
         if left:
             print_log(
                 f'Student levels of stride {left} have no teacher level of that stride and are not distilled.',
@@ -88,9 +133,24 @@ class ModelPair:
             )
         return pairs
 
+    def decode_heads(self) -> HeadPair:
+        """The decode heads of both models.
+
+        Raises:
+            DistillError: If a model has none that returns one class map.
+        """
+        for role, model in (('student', self.student), ('teacher', self.teacher)):
+            if model.decode_head is None:
+                raise DistillError(
+                    f'The {role}, {model.name}, has no decode_head with a module that returns its class map; the '
+                    'method needs a segmentor of the encoder-decoder form.'
+                )
+        assert self.student.decode_head is not None and self.teacher.decode_head is not None
+        return HeadPair(self.student.decode_head, self.teacher.decode_head)
+
 
 def probe(model: Any, role: str) -> ModelTaps:
-    """Run a model once on a small image and list its levels.
+    """Run a model once on a small image and list its levels and heads.
 
     The levels are what the neck returns, or the backbone where there is no neck. A level that a convolution returned
     has its ``pre_norm`` tap there, inside a ``ConvModule`` before norm and activation; where some levels come from a
@@ -104,68 +164,158 @@ def probe(model: Any, role: str) -> ModelTaps:
         The levels from fine to coarse.
 
     Raises:
-        DistillError: If the model has no feature levels.
+        DistillError: If the model has neither feature levels nor a decode head.
     """
-    name = 'neck' if getattr(model, 'neck', None) is not None else 'backbone'
+    name = trunk_name(model)
     trunk = getattr(model, name, None)
     if trunk is None:
         raise DistillError(
             f'The {role}, {type(model).__name__}, has neither neck nor backbone; distillation needs a model of '
             'that form.'
         )
-    calls: dict[str, int] = {}
-    origins: dict[int, list[tuple[str, int]]] = {}
-    result: list[Any] = []
-    alive: list[Tensor] = []
-
-    def watch(path: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            index = calls.get(path, 0)
-            calls[path] = index + 1
-            if path == name:
-                result.append(outputs)
-            elif isinstance(outputs, Tensor):
-                alive.append(outputs)
-                origins.setdefault(id(outputs), []).append((path, index))
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(watch(path))
-        for path, module in model.named_modules()
-        if path == name or path.startswith(f'{name}.')
-    ]
+    watch = _Watch(model)
     training = [module for module in model.modules() if module.training]
     parameter = next(model.parameters())
+    decode_head, auxiliary = None, []
     try:
         with isolated_rng(), torch.no_grad():
             model.eval()
-            model.extract_feat(torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE, device=parameter.device, dtype=parameter.dtype))
+            features = model.extract_feat(
+                torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE, device=parameter.device, dtype=parameter.dtype)
+            )
+            result = watch.results.get(name)
+            _run_dense_heads(model, features)
+            if isinstance(getattr(model, 'decode_head', None), nn.Module):
+                decode_head = _probe_head(watch, 'decode_head', model.decode_head, features)
+                auxiliary = [_probe_head(watch, path, head, features) for path, head in auxiliary_heads(model).items()]
     finally:
-        for handle in handles:
-            handle.remove()
+        watch.stop()
         for module in training:
             module.training = True
     outputs = result[-1] if result else None
     levels = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     single = not isinstance(outputs, (tuple, list))
-    modules = dict(model.named_modules())
     taps, inner = [], []
     for index, level in enumerate(levels):
         if not isinstance(level, Tensor) or level.dim() != 4:
             continue
-        tap = Tap(name, level.shape[1], round(PROBE_SIZE / level.shape[-1]), data_idx=None if single else index)
+        tap = dataclasses.replace(_tap(name, level), data_idx=None if single else index)
         taps.append(tap)
-        convolution = _convolution_of(origins.get(id(level), []), modules)
+        inside = [origin for origin in watch.origins_of(level) if origin[0].startswith(f'{name}.')]
+        convolution = _convolution_of(inside, watch.modules)
         if convolution is not None:
-            inner.append(dataclasses.replace(tap, source=convolution[0], record_idx=convolution[1], data_idx=None))
-    if not taps:
+            before = watch.results[convolution[0]][convolution[1]]
+            inner.append(_tap(convolution[0], before, convolution[1]))
+    if not taps and decode_head is None:
         raise DistillError(
             f'The {name} of the {role}, {type(model).__name__}, returns no feature maps of the form (N, C, H, W).'
         )
     taps.sort(key=lambda tap: tap.stride)
     inner.sort(key=lambda tap: tap.stride)
-    return ModelTaps(type(model).__name__, tuple(taps), tuple(inner or taps))
+    return ModelTaps(
+        type(model).__name__,
+        tuple(taps),
+        tuple(inner or taps),
+        watch.taps(),
+        decode_head,
+        tuple(head for head in auxiliary if head is not None),
+        anchor_strides(model),
+    )
+
+
+class _Watch:
+    """What the modules of a model took and returned during one forward pass.
+
+    Tensors are told apart by identity, so all of them are kept until the probe is over.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = dict(model.named_modules())
+        self.results: dict[str, list[Any]] = {}
+        self._inputs: dict[tuple[str, int], Any] = {}
+        self._origins: dict[int, list[tuple[str, int]]] = {}
+        self._handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
+
+    def _hook(self, path: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            calls = self.results.setdefault(path, [])
+            origin = (path, len(calls))
+            calls.append(outputs)
+            self._inputs[origin] = inputs
+            if isinstance(outputs, Tensor):
+                self._origins.setdefault(id(outputs), []).append(origin)
+
+        return hook
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def origins_of(self, tensor: Any) -> list[tuple[str, int]]:
+        """The modules that returned a tensor, each with the number of its call, from the innermost outwards."""
+        return self._origins.get(id(tensor), [])
+
+    def input_of(self, origin: tuple[str, int]) -> Any:
+        """What a module was called with."""
+        inputs = self._inputs[origin]
+        return inputs[0] if inputs else None
+
+    def taps(self) -> dict[str, tuple[Tap, ...]]:
+        """All outputs of every module that returned feature maps."""
+        return {
+            path: tuple(_tap(path, output, call) for call, output in enumerate(calls))
+            for path, calls in self.results.items()
+            if path and all(map(_is_map, calls))
+        }
+
+
+def _is_map(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 4
+
+
+def _tap(path: str, feature: Tensor, call: int = 0) -> Tap:
+    stride = round(PROBE_SIZE / feature.shape[-1])
+    return Tap(path, feature.shape[1], stride, record_idx=call, nonnegative=bool((feature >= 0).all()))
+
+
+def _run_dense_heads(model: nn.Module, features: Any) -> None:
+    """Run a detector's dense heads, so that their modules are seen as well."""
+    for name in ('rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.Module):
+            try:
+                head(features)
+            except Exception:  # A head that needs more than features, a decoder say, is not probed.
+                continue
+
+
+def _probe_head(watch: _Watch, path: str, head: nn.Module, features: Any) -> HeadTaps | None:
+    """Run a segmentation head and find the module that made its logits and the one that made the classifier's input.
+
+    None where the head needs more than features, or a function rather than a module made the logits.
+    """
+    try:
+        logits = head.forward(features)
+    except (NotImplementedError, TypeError):
+        return None
+    origins = watch.origins_of(logits)
+    if not origins or not _is_map(logits):
+        return None
+    classifier, call = origins[-1]
+    feature = watch.input_of(origins[0])
+    makers = watch.origins_of(feature)
+    while makers and all(isinstance(watch.modules[maker], _DropoutNd) for maker, _ in makers):
+        feature = watch.input_of(makers[0])
+        makers = watch.origins_of(feature)
+    makers = [origin for origin in makers if not isinstance(watch.modules[origin[0]], _DropoutNd)]
+    return HeadTaps(
+        path,
+        _tap(classifier, logits, call),
+        _tap(makers[-1][0], feature, makers[-1][1]) if makers and _is_map(feature) else None,
+        bool(getattr(head, 'align_corners', False)),
+        255 if getattr(head, 'ignore_index', None) is None else head.ignore_index,  # type: ignore[arg-type]
+    )
 
 
 def _convolution_of(origins: list[tuple[str, int]], modules: dict[str, nn.Module]) -> tuple[str, int] | None:

@@ -21,9 +21,9 @@ class Distiller(ConfigurableDistiller):
     """Feed the losses from the recorders.
 
     It takes MMRazor's keys (``student_recorders``, ``teacher_recorders``, ``connectors``, ``distill_losses``,
-    ``loss_forward_mappings``) and adds four things: a loss may return several named terms; losses named
-    ``<name>_level<i>`` are logged together; losses run in float32 whatever the precision of the models; records are
-    released after the step.
+    ``loss_forward_mappings``) and adds five things: a loss may return several named terms; losses named
+    ``<name>_level<i>`` are logged together; an argument may be a list of records, each with its own connector; losses
+    run in float32 whatever the precision of the models; records are released after the step.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,8 +59,10 @@ class Distiller(ConfigurableDistiller):
         """
         self.terms = {}
         for name, mapping in self.loss_forward_mappings.items():
-            arguments = {key: self.get_record(**record) for key, record in mapping.items()}
-            device = next((item.device for item in arguments.values() if isinstance(item, Tensor)), torch.device('cpu'))
+            arguments = {key: self._read(entry) for key, entry in mapping.items()}
+            tensors: list[Tensor] = []
+            _map(tensors.append, list(arguments.values()))
+            device = tensors[0].device if tensors else torch.device('cpu')
             with torch.autocast(device.type, enabled=False):
                 result = self.distill_losses[name](**{key: _map(_full, item) for key, item in arguments.items()})
             self.terms[name] = result if isinstance(result, dict) else {'': result}
@@ -71,11 +73,12 @@ class Distiller(ConfigurableDistiller):
         return self.sum_levels(self.compute_terms())
 
     def sum_levels(self, terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Add the levels of each loss up, term by term."""
+        """Add the levels of each loss up, term by term; a term that the loss is named after is not named twice."""
         total: dict[str, Tensor] = {}
         for name, values in terms.items():
             for term, value in values.items():
-                key = name.partition(LEVEL)[0] + (f'_{term}' if term else '')
+                loss = name.partition(LEVEL)[0]
+                key = loss if not term or loss.endswith(f'_{term}') else f'{loss}_{term}'
                 total[key] = total[key] + value if key in total else value
         return total
 
@@ -83,7 +86,7 @@ class Distiller(ConfigurableDistiller):
         """The student's recorded features that a loss reads, before any connector."""
         plain = ('recorder', 'record_idx', 'data_idx')
         found: list[Tensor] = []
-        for record in self.loss_forward_mappings[name].values():
+        for record in _entries(self.loss_forward_mappings[name]):
             if record['from_student']:
                 where = {key: record[key] for key in plain if key in record}
                 _map(found.append, self.get_record(from_student=True, **where))
@@ -99,7 +102,36 @@ class Distiller(ConfigurableDistiller):
     def _records(self, from_student: bool) -> list[dict]:
         """All entries of the mappings that read one side."""
         mappings = self.loss_forward_mappings.values()
-        return [item for mapping in mappings for item in mapping.values() if item['from_student'] is from_student]
+        return [
+            record for mapping in mappings for record in _entries(mapping) if record['from_student'] is from_student
+        ]
+
+    def _read(self, entry: dict | list[dict]) -> Any:
+        """The record of a mapping entry, behind its connector; a list of them where the entry is a list."""
+        if isinstance(entry, list):
+            return [self.get_record(**record) for record in entry]
+        return self.get_record(**entry)
+
+    def _check_loss_forward_mappings(
+        self, losses: Any, loss_forward_mappings: dict, student_recorders: Any, teacher_recorders: Any
+    ) -> None:
+        """Let MMRazor check every record of a list like a single one."""
+        for name, mapping in loss_forward_mappings.items():
+            for key, entry in mapping.items():
+                for record in _as_list(entry):
+                    super()._check_loss_forward_mappings(
+                        losses, {name: {key: record}}, student_recorders, teacher_recorders
+                    )
+
+
+def _as_list(entry: dict | list[dict]) -> list[dict]:
+    """The records of a mapping entry."""
+    return entry if isinstance(entry, list) else [entry]
+
+
+def _entries(mapping: dict) -> list[dict]:
+    """All records that one loss reads."""
+    return [record for entry in mapping.values() for record in _as_list(entry)]
 
 
 def _map(function: Callable[[Tensor], Any], record: Any) -> Any:

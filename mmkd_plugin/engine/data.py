@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os.path as osp
+from collections.abc import Iterator
+from typing import Any
 
 from mmkd_plugin.errors import DistillError
 
@@ -16,15 +18,31 @@ def require_annotations(dataloader: dict) -> None:
     """Check that a local data set's annotation file or image folder exists.
 
     Args:
-        dataloader: Config of the dataloader; wrapped data sets are unwrapped.
+        dataloader: Config of the dataloader; wrapped and concatenated data sets are looked into.
 
     Raises:
         DistillError: Naming the file that is expected.
     """
-    dataset = dataloader.get('dataset') or {}
-    while isinstance(dataset, dict) and 'dataset' in dataset and 'ann_file' not in dataset:
-        dataset = dataset['dataset']
-    if not isinstance(dataset, dict) or (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+    for dataset in _plain(dataloader.get('dataset')):
+        _require_files(dataset)
+
+
+def _plain(dataset: Any) -> Iterator[dict]:
+    """The data sets inside wrappers and concatenations."""
+    if isinstance(dataset, (list, tuple)):
+        for item in dataset:
+            yield from _plain(item)
+    elif isinstance(dataset, dict):
+        inner = dataset.get('dataset', dataset.get('datasets'))
+        if inner is not None and 'ann_file' not in dataset:
+            yield from _plain(inner)
+        else:
+            yield dataset
+
+
+def _require_files(dataset: dict) -> None:
+    """Check one data set."""
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or {}

@@ -74,8 +74,8 @@ class DistillRunner(Runner):
         algorithm = algorithm_of(self)
         if algorithm is not None:
             ours = getattr(loop.dataloader.dataset, 'metainfo', None)
-            theirs = algorithm.teacher.meta.get('dataset_meta')
-            if not check_classes(ours, theirs, by_class=algorithm.inherit is True):
+            theirs = algorithm.teacher.meta.get('dataset_meta', algorithm.teacher.meta)
+            if not check_classes(ours, theirs, by_class=algorithm.inherit is True or algorithm.same_classes):
                 algorithm.inherit = False
         return loop
 
@@ -132,8 +132,8 @@ class DistillRunner(Runner):
         return DistillAlgorithm(
             architecture=student,
             teacher=teacher,
-            distiller=expand_block(block, student, teacher.model),
             inherit=block.inherit,
+            **expand_block(block, student, teacher.model),
         )
 
     def _register_missing_hooks(self) -> None:

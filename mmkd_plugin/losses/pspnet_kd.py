@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmkd_plugin.losses.distributed import mean_over_ranks
 from mmkd_plugin.losses.functional.checks import require_choice, require_positive
 from mmkd_plugin.losses.functional.pspnet_kd import aux_smooth_l1_loss, logits_kl_loss
+from mmkd_plugin.losses.functional.resize import resize_map
 from mmkd_plugin.registry import MODELS
 
 
@@ -25,7 +26,10 @@ class PSPNetKDLoss(nn.Module):
         aux_weight: Weight of the auxiliary term.
         aux_divergence: ``'smooth_l1'`` or ``'kl'``.
         temperature: T of the KL terms.
-        ignore_index: Label of pixels that the KL terms leave out; None counts every pixel and needs no label.
+        align_corners: By the names of the inputs (``'student'``, ``'teacher'``, ``'student_aux'``, ``'teacher_aux'``),
+            whether corners are aligned when they are resized to the label's size, as the method does with all logits;
+            None resizes nothing and needs no label.
+        ignore_index: Label of pixels that the KL terms leave out; None counts every pixel.
         loss_weight: Multiplies both terms.
     """
 
@@ -35,6 +39,7 @@ class PSPNetKDLoss(nn.Module):
         aux_weight: float = 1.0,
         aux_divergence: str = 'smooth_l1',
         temperature: float = 1.9,
+        align_corners: dict[str, bool] | None = None,
         ignore_index: int | None = None,
         loss_weight: float = 1.0,
     ) -> None:
@@ -45,6 +50,7 @@ class PSPNetKDLoss(nn.Module):
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.aux_divergence = aux_divergence
         self.temperature = temperature
+        self.align_corners = align_corners
         self.ignore_index = ignore_index
 
     def forward(
@@ -62,7 +68,8 @@ class PSPNetKDLoss(nn.Module):
             teacher: The teacher's, the same shape; detached.
             student_aux: Logits of the auxiliary head, ``(N, C, h, w)``; read where ``aux_weight`` is not 0.
             teacher_aux: The teacher's, the same shape; detached.
-            label: ``(N, H, W)`` of the size of the logits; read where ``ignore_index`` is set.
+            label: ``(N, H, W)``, of the size of the logits where these are not resized; read where ``align_corners`` or
+                ``ignore_index`` is set.
 
         Returns:
             Scalars under ``'kl'`` and ``'aux'``.
@@ -71,6 +78,7 @@ class PSPNetKDLoss(nn.Module):
             ValueError: If logits differ in shape, or an input is missing or has another size.
         """
         terms = {}
+        student, teacher = self._resized(label, student=student, teacher=teacher)
         if 'kl' in self.weights:
             terms['kl'] = self.weights['kl'] * self._kl(student, teacher, label)
         if 'aux' in self.weights:
@@ -79,10 +87,20 @@ class PSPNetKDLoss(nn.Module):
                     'The auxiliary loss needs the logits of both auxiliary heads; use models that have one, or set '
                     'aux_weight to 0.'
                 )
+            student_aux, teacher_aux = self._resized(label, student_aux=student_aux, teacher_aux=teacher_aux)
             kl = self.aux_divergence == 'kl'
             aux = self._kl(student_aux, teacher_aux, label) if kl else aux_smooth_l1_loss(student_aux, teacher_aux)
             terms['aux'] = self.weights['aux'] * aux
         return terms
+
+    def _resized(self, label: Tensor | None, **logits: Tensor) -> list[Tensor]:
+        """The logits in the label's size, where that is asked for."""
+        if self.align_corners is None:
+            return list(logits.values())
+        if label is None:
+            raise ValueError('Resizing the logits needs the label; record it, or leave align_corners unset.')
+        size = (label.shape[-2], label.shape[-1])
+        return [resize_map(item, size, align_corners=self.align_corners[name]) for name, item in logits.items()]
 
     def _kl(self, student: Tensor, teacher: Tensor, label: Tensor | None) -> Tensor:
         """The KL over the pixels that count, whose number is averaged over ranks."""

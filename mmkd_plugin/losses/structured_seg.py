@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmkd_plugin.losses.functional.checks import require_choice, require_positive
+from mmkd_plugin.losses.functional.resize import resize_map
 from mmkd_plugin.losses.functional.soft_labels import DIVERGENCES
 from mmkd_plugin.losses.functional.structured_seg import PIXEL_REDUCTIONS, POOLINGS, pair_wise_loss, pixel_wise_loss
 from mmkd_plugin.registry import MODELS
@@ -22,6 +23,8 @@ class PixelWiseLoss(nn.Module):
         divergence: ``'cross_entropy'`` or ``'kl'``.
         reduction: ``'pixel_mean'``, ``'batch_sum'`` or ``'element_mean'``.
         temperature: T.
+        align_corners: Where the maps differ in size, the student's is resized to the teacher's, with or without
+            aligned corners; None refuses them.
         loss_weight: Multiplies the term.
     """
 
@@ -31,6 +34,7 @@ class PixelWiseLoss(nn.Module):
         divergence: str = 'cross_entropy',
         reduction: str = 'pixel_mean',
         temperature: float = 1.0,
+        align_corners: bool | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -41,22 +45,24 @@ class PixelWiseLoss(nn.Module):
         self.divergence = divergence
         self.reduction = reduction
         self.temperature = temperature
+        self.align_corners = align_corners
 
     def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         """The weighted term; nothing where its weight is 0.
 
         Args:
             student: Logits, ``(N, C, H, W)``.
-            teacher: Logits, the same shape; detached.
+            teacher: Logits, the same shape unless the student's are resized; detached.
 
         Returns:
             A scalar under ``'pixel'``.
 
         Raises:
-            ValueError: If the logits differ in shape.
+            ValueError: If the logits differ in shape and are not resized.
         """
         if not self.weight:
             return {}
+        student = _fit(student, teacher, self.align_corners)
         loss = pixel_wise_loss(
             student, teacher, divergence=self.divergence, reduction=self.reduction, temperature=self.temperature
         )
@@ -74,6 +80,8 @@ class PairWiseLoss(nn.Module):
         pooling: ``'max'`` or ``'avg'``.
         detach_norm: Whether the norm is a constant for the gradient.
         max_gib: Size in GiB that the similarities of one model may take; a larger map is refused.
+        align_corners: Where the maps differ in size, the student's is resized to the teacher's, with or without
+            aligned corners; None refuses them.
         loss_weight: Multiplies the term.
     """
 
@@ -85,6 +93,7 @@ class PairWiseLoss(nn.Module):
         pooling: str = 'max',
         detach_norm: bool = True,
         max_gib: float = 1.0,
+        align_corners: bool | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -95,6 +104,7 @@ class PairWiseLoss(nn.Module):
         self.pooling = pooling
         self.detach_norm = detach_norm
         self.max_gib = max_gib
+        self.align_corners = align_corners
 
     def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
         """The weighted term; nothing where its weight is 0.
@@ -107,10 +117,11 @@ class PairWiseLoss(nn.Module):
             A scalar under ``'pair'``.
 
         Raises:
-            ValueError: If the maps differ in size, or the pooled ones are too small or too large.
+            ValueError: If the maps differ in size and are not resized, or the pooled ones are too small or too large.
         """
         if not self.weight:
             return {}
+        student = _fit(student, teacher, self.align_corners)
         loss = pair_wise_loss(
             student,
             teacher,
@@ -121,3 +132,10 @@ class PairWiseLoss(nn.Module):
             max_gib=self.max_gib,
         )
         return {'pair': self.weight * loss}
+
+
+def _fit(student: Tensor, teacher: Tensor, align_corners: bool | None) -> Tensor:
+    """The student's map in the teacher's size."""
+    if align_corners is None:
+        return student
+    return resize_map(student, (teacher.shape[2], teacher.shape[3]), align_corners=align_corners)

@@ -2,5 +2,7 @@
 
 from mmkd_plugin.recorders.feature import FeatureRecorder
 from mmkd_plugin.recorders.ground_truth import GroundTruthRecorder
+from mmkd_plugin.recorders.priors import PriorsRecorder
+from mmkd_plugin.recorders.semantic_map import SemanticMapRecorder
 
-__all__ = ['FeatureRecorder', 'GroundTruthRecorder']
+__all__ = ['FeatureRecorder', 'GroundTruthRecorder', 'PriorsRecorder', 'SemanticMapRecorder']

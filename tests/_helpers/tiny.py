@@ -112,7 +112,7 @@ def retinanet(width: int = 16, depth: int = 18, **preprocessor: Any) -> dict:
 
 
 def faster_rcnn(width: int = 16, depth: int = 18) -> dict:
-    """Config of a Faster R-CNN with ``width`` channels in its neck and five levels, strides 4 to 64, the last pooled."""
+    """Config of a Faster R-CNN with ``width`` channels in its neck and levels of stride 4 to 64, the last pooled."""
     model = retinanet(width, depth)
     coder = dict(type='DeltaXYWHBBoxCoder')
     losses = dict(loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='L1Loss'))

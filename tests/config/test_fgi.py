@@ -61,7 +61,8 @@ def test_all_levels_reach_one_loss():
 
 def test_equal_widths_are_adapted_too():
     connectors = expand(teacher=retinanet(depth=34)).model.distiller.connectors
-    assert [(item.in_channels, item.out_channels, item.kernel_size) for item in connectors.values()] == [(16, 16, 3)] * 3
+    sizes = [(item.in_channels, item.out_channels, item.kernel_size) for item in connectors.values()]
+    assert sizes == [(16, 16, 3)] * 3
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,9 @@ def test_ablations_need_no_anchors(region):
 
 
 def test_heads_without_anchors_are_offered_another_region():
-    with pytest.raises(DistillError, match=r"FCOS, has none .*distill.methods.fgi.region='boxes'") as caught:
+    with pytest.raises(
+        DistillError, match=r"FCOS, has no fixed anchors .*distill.methods.fgi.region='boxes'"
+    ) as caught:
         expand(student=fcos())
     assert '\n' not in str(caught.value)
 

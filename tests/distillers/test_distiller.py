@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from _helpers.host_sync import HostSyncs
 from _helpers.tiny import TinyBoxes, block, run_config
@@ -38,6 +39,46 @@ def test_losses_get_single_precision():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         distiller.compute_terms()
     assert seen == [torch.float32, torch.float64, False]
+
+
+class Listed(torch.nn.Module):
+    """A loss over all levels at once."""
+
+    def forward(self, student, teacher):
+        return sum((ours - theirs).sum() for ours, theirs in zip(student, teacher))
+
+
+def listed(*sources: str) -> dict:
+    """A distiller that reads two calls of the student's ``x`` as a list, and the teacher's modules named."""
+    student = [dict(recorder='x', from_student=True, record_idx=index) for index in range(2)]
+    teacher = [dict(recorder=source, from_student=False, record_idx=1) for source in sources]
+    return dict(
+        student_recorders=dict(x=dict(type='mmkd_plugin.Feature', source='x')),
+        teacher_recorders=dict(a=dict(type='mmkd_plugin.Feature', source='a')),
+        distill_losses=dict(loss_x=dict(type='Listed')),
+        loss_forward_mappings=dict(loss_x=dict(student=student, teacher=teacher)),
+    )
+
+
+@pytest.fixture
+def listed_loss(monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, 'Listed', Listed)
+
+
+def test_an_argument_may_be_a_list_of_records(listed_loss):
+    distiller = Distiller(**listed('a', 'a'))
+    values = {('x', 0): 5.0, ('x', 1): 7.0, ('a', 1): 2.0}
+    distiller.get_record = lambda recorder, from_student, record_idx: torch.tensor(
+        values[recorder, record_idx], requires_grad=from_student
+    )
+    assert distiller.compute_terms() == {'loss_x': {'': torch.tensor(8.0)}}
+    assert distiller.teacher_records_needed() == {'a': 2}
+    assert [float(item) for item in distiller.student_features('loss_x')] == [5, 7]
+
+
+def test_every_record_of_a_list_is_checked(listed_loss):
+    with pytest.raises(AssertionError, match='"b" must be in'):
+        Distiller(**listed('a', 'b'))
 
 
 def test_a_whole_distillation_step_waits_for_nothing():

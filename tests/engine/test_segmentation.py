@@ -181,6 +181,13 @@ def test_checkpoint_is_a_plain_student_and_the_printed_config_is_the_block(tmp_p
     equal(state_of(from_block), state_of(expanded))
 
 
+def test_terms_have_clear_names():
+    methods = dict(pixel=dict(type='PixelWise'), pair=dict(type='PairWise'), logits=dict(type='PSPNetKD'))
+    model = algorithm({}, methods=methods)
+    names = [name for name in model(**batch(model), mode='loss') if name.startswith('distill.')]
+    assert names == [f'distill.loss_{name}' for name in ('pixel', 'pair', 'logits_kl', 'logits_aux')]
+
+
 def test_main_loss_starts_as_alpha_times_the_stock_one(tmp_path):
     stock = train(run_config(tmp_path / 'stock', iterations=1, runner_type=None))
     distilled = train(run_config(tmp_path / 'distilled', iterations=1, distill=block(dict(type='PSPNetKD'))))

@@ -104,7 +104,7 @@ def test_nothing_waits_for_the_device():
 
 @pytest.mark.parametrize('generator', [MlvlPointGenerator([8, 16]), None])
 def test_heads_without_anchors_are_refused(generator):
-    with pytest.raises(DistillError, match='its head predicts without anchors'):
+    with pytest.raises(DistillError, match='its head has no fixed anchors'):
         record(Detector(generator))
 
 

@@ -1,8 +1,14 @@
 """Methods that a ``distill`` block can name, by their ``type``."""
 
 from mmkd_plugin.config.methods.base import Method, Parts
+from mmkd_plugin.config.methods.feature import Feature
 from mmkd_plugin.config.methods.fgd import FGD
+from mmkd_plugin.config.methods.fgi import FGI
+from mmkd_plugin.config.methods.pspnet_kd import PSPNetKD
+from mmkd_plugin.config.methods.structured_seg import PairWise, PixelWise
 
-METHODS: dict[str, type[Method]] = {method.__name__: method for method in (FGD,)}
+METHODS: dict[str, type[Method]] = {
+    method.__name__: method for method in (FGD, FGI, Feature, PSPNetKD, PairWise, PixelWise)
+}
 
-__all__ = ['FGD', 'METHODS', 'Method', 'Parts']
+__all__ = ['FGD', 'FGI', 'METHODS', 'Feature', 'Method', 'PSPNetKD', 'PairWise', 'Parts', 'PixelWise']

@@ -7,26 +7,48 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from mmkd_plugin.config.probe import LevelPair, ModelPair, Tap
+from mmkd_plugin.errors import DistillError
 
 
 @dataclasses.dataclass
 class Parts:
-    """The pieces of a distiller config that one method adds, under MMRazor's names."""
+    """What one method adds to the algorithm: pieces of its distiller config, under MMRazor's names, and two options.
+
+    Attributes:
+        student_loss_weights: Factors on the student's own losses, by the start of their names.
+        same_classes: Whether outputs are compared class by class, so that both models must know the same classes.
+    """
 
     student_recorders: dict[str, dict] = dataclasses.field(default_factory=dict)
     teacher_recorders: dict[str, dict] = dataclasses.field(default_factory=dict)
     connectors: dict[str, dict] = dataclasses.field(default_factory=dict)
     distill_losses: dict[str, dict] = dataclasses.field(default_factory=dict)
     loss_forward_mappings: dict[str, dict] = dataclasses.field(default_factory=dict)
+    student_loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    same_classes: bool = False
 
     def merge(self, other: Parts) -> None:
-        """Take over the pieces of another method; equal recorders are shared."""
-        for field in dataclasses.fields(self):
-            getattr(self, field.name).update(getattr(other, field.name))
+        """Take over the pieces of another method; equal recorders are shared.
 
-    def to_dict(self) -> dict[str, dict]:
-        """The pieces as a config."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        Raises:
+            DistillError: If both weigh the same loss of the student.
+        """
+        for loss in self.student_loss_weights.keys() & other.student_loss_weights.keys():
+            raise DistillError(
+                f'Two methods of the distill block weigh the student\'s "{loss}"; keep one of them, or set alpha=1 in '
+                'all but one.'
+            )
+        for field in dataclasses.fields(self):
+            if field.name != 'same_classes':
+                getattr(self, field.name).update(getattr(other, field.name))
+        self.same_classes = self.same_classes or other.same_classes
+
+    def to_dict(self) -> dict[str, Any]:
+        """The pieces as arguments of the algorithm; options at their default are left out."""
+        options = ('student_loss_weights', 'same_classes')
+        pieces = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = {name: value for name in options if (value := pieces.pop(name))}
+        return dict(distiller=dict(type='mmkd_plugin.Distiller', **pieces), **given)
 
     def record(self, tap: Tap, from_student: bool) -> dict[str, Any]:
         """Add a recorder for a tap and return the mapping entry that reads it."""
@@ -48,6 +70,11 @@ class Parts:
             field: dict(recorder='ground_truth', from_student=True, data_idx=index)
             for index, field in enumerate(fields)
         }
+
+    def record_labels(self) -> dict[str, dict]:
+        """Add the recorder of the label map and return its mapping entry."""
+        self.student_recorders['label'] = dict(type='mmkd_plugin.SemanticMap')
+        return dict(label=dict(recorder='label', from_student=True))
 
     def adapt(self, name: str, level: LevelPair, entry: dict[str, Any], always: bool = False, **options: Any) -> None:
         """Put a convolution before a loss where student and teacher differ in width.

@@ -1,0 +1,8 @@
+"""Main and auxiliary logits for PSPNet, and any other encoder-decoder with an auxiliary head."""
+
+runner_type = 'mmkd_plugin.DistillRunner'
+
+distill = dict(
+    teacher=None,
+    teacher_ckpt=None,
+    methods=dict(pspnet_kd=dict(type='PSPNetKD', temperature=1.9, alpha=0.25, aux_weight=1.0)))

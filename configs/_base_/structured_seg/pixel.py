@@ -1,0 +1,8 @@
+"""Structured distillation, pixels alone; the released code's sum is reduction='batch_sum' with the same weight."""
+
+runner_type = 'mmkd_plugin.DistillRunner'
+
+distill = dict(
+    teacher=None,
+    teacher_ckpt=None,
+    methods=dict(pixel=dict(type='PixelWise', pixel_weight=10.0)))

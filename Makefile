@@ -5,11 +5,12 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor
+.PHONY: help setup demo seeds test lint doctor
 
 help:
 	@echo "make demo    distil a small detector and compare it with its teacher and the student alone"
-	@echo "make test    run the tests"
+	@echo "make seeds   the same with three seeds"
+	@echo "make test    run the tests and the regression check"
 	@echo "make lint    check style and types"
 	@echo "make doctor  print what is installed and what will not work"
 	@echo "make setup   make .venv, as the others do by themselves"
@@ -19,6 +20,9 @@ setup:
 
 demo: setup
 	@$(RUN) tools/demo.py
+
+seeds: setup
+	@$(RUN) tools/demo.py --seeds 0 1 2
 
 test: setup
 	@$(RUN) -m pytest -q

@@ -14,6 +14,7 @@ from mmkd_plugin.study.regression import run
 PAIRS = {
     'retina_r18': 'configs/coco_mini/retina_r18.py',
     'fgd_retina_r34_to_r18': 'configs/coco_mini/fgd_retina_r34_to_r18.py',
+    'fgd_retina_r34_to_r34': 'configs/coco_mini/fgd_retina_r34_to_r34.py',
 }
 
 

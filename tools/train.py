@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mmengine.device import get_device
+
 from mmkd_plugin.cli import add_common_arguments, build_runner, plain_errors, read_config
 from mmkd_plugin.errors import DistillError
 
@@ -30,6 +32,8 @@ def main() -> None:
     with plain_errors():
         cfg = read_config(args)
         if args.amp:
+            if get_device() == 'cpu':
+                raise DistillError('--amp needs a GPU, and none is visible; leave it out to train in single precision.')
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.loss_scale = 'dynamic'
         if args.auto_scale_lr:

@@ -18,6 +18,9 @@ from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 
+_STUDENT = 'architecture.'
+"""Where the student lies in the module tree."""
+
 StepObserver = Callable[['DistillAlgorithm', dict], None]
 """Called with the algorithm and the student's losses while the step's records and graph still exist."""
 
@@ -135,8 +138,9 @@ class DistillAlgorithm(BaseAlgorithm):
         return self.architecture.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a student's state."""
-        return self.architecture.load_state_dict(state_dict, strict=strict, assign=assign)
+        """Load a student's state; keys may be the student's own or those of this module's tree, which hooks go by."""
+        plain = {key.removeprefix(_STUDENT): value for key, value in state_dict.items()}
+        return self.architecture.load_state_dict(plain, strict=strict, assign=assign)
 
     def _read_student_keys(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Let loaders that walk the module tree find a plain student's keys.
@@ -145,7 +149,7 @@ class DistillAlgorithm(BaseAlgorithm):
         filled in so that it is not reported missing.
         """
         for key in [key for key in state_dict if key.startswith(prefix)]:
-            state_dict[f'{prefix}architecture.{key[len(prefix) :]}'] = state_dict.pop(key)
+            state_dict[prefix + _STUDENT + key[len(prefix) :].removeprefix(_STUDENT)] = state_dict.pop(key)
         for key, value in self.distiller.state_dict().items():
             state_dict[f'{prefix}distiller.{key}'] = value
 

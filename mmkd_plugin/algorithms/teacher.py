@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import os.path as osp
 import re
+from collections import OrderedDict
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
-from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.utils import get_installed_path
 from torch import Tensor, nn
@@ -19,7 +22,7 @@ from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.compat.razor import RecorderManager
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.errors import DistillError, nearest
 
 RANDOM_WEIGHTS = 'random'
 """Value of ``teacher_ckpt`` with which a teacher without trained weights is accepted on purpose."""
@@ -63,9 +66,9 @@ class FrozenTeacher:
         self._recorders = RecorderManager()
         self._needed: dict[str, int] = {}
 
-    def __deepcopy__(self, memo: dict) -> FrozenTeacher:
-        """A frozen model is shared, never copied."""
-        return self
+    def __deepcopy__(self, memo: dict) -> AbsentTeacher:
+        """Copies of an algorithm, which averaging makes, have no teacher: it is neither doubled nor moved with them."""
+        return AbsentTeacher()
 
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follow the algorithm to another device or type."""
@@ -115,6 +118,17 @@ class FrozenTeacher:
                 pass
 
 
+class AbsentTeacher:
+    """Stands where a copied algorithm has no teacher."""
+
+    def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
+        """There is nothing to move."""
+
+    def run(self, batch_inputs: Tensor, data_samples: list | None) -> None:
+        """Refuse to train a copy."""
+        raise DistillError('A copy of a distillation algorithm has no teacher; train the original, or build another.')
+
+
 def _run_on_features(head: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
     """A hook for the trunk that runs an auxiliary head, which the model's own forward pass leaves out."""
 
@@ -142,8 +156,14 @@ class _Renormalise(nn.Module):
 
     @classmethod
     def between(cls, student: nn.Module | None, teacher: nn.Module | None) -> _Renormalise | None:
-        """The conversion between two preprocessors, or None where they agree."""
-        if not isinstance(student, BaseDataPreprocessor) or not isinstance(teacher, BaseDataPreprocessor):
+        """The conversion between two preprocessors, or None where they agree or one of them does not normalise at all.
+
+        A config without a preprocessor gets MMEngine's plain one, which says nothing about the images a model
+        expects; such a teacher sees the student's.
+        """
+        if student is None or teacher is None:
+            return None
+        if not hasattr(student, '_enable_normalize') or not hasattr(teacher, '_enable_normalize'):
             return None
         mean_s, std_s, swap_s = _normalisation(student)
         mean_t, std_t, swap_t = _normalisation(teacher)
@@ -196,15 +216,16 @@ def model_config(source: str | dict | Config) -> ConfigDict:
         DistillError: If there is no such file or no model in it.
     """
     if isinstance(source, str):
+        path = local_file(source) if '::' in source else osp.expanduser(source)
+        if not osp.isfile(path):
+            raise DistillError(f'The teacher config "{source}" does not exist; {_other_configs(source, path)}')
         try:
-            config = get_config(source) if '::' in source else Config.fromfile(osp.expanduser(source))
-        except (FileNotFoundError, OSError) as error:
+            config = Config.fromfile(path)
+        except Exception as error:
             raise DistillError(
-                f'The teacher config "{source}" does not exist; give the path of a config file or a zoo name such as '
-                '"mmdet::retinanet/retinanet_r101_fpn_2x_coco.py".'
+                f'The teacher config "{source}" cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); '
+                'correct the file or name another.'
             ) from error
-        except (AssertionError, ModuleNotFoundError, ValueError) as error:
-            raise DistillError(f'The teacher config "{source}" cannot be read: {error}') from error
     else:
         config = source
     model = copy.deepcopy(config.get('model', config if 'type' in config else None))
@@ -223,7 +244,20 @@ def local_file(name: str) -> str:
     if '::' not in name or '://' in name:
         return name
     package, path = name.split('::', 1)
-    return osp.join(get_installed_path(package), '.mim', 'configs', path)
+    # MMEngine's own look-up would install a package that is missing.
+    if package not in MODULE2PACKAGE or find_spec(package) is None:
+        installed = [known for known in MODULE2PACKAGE if find_spec(known) is not None]
+        raise DistillError(f'"{name}" names a package that is not installed; {nearest(package, installed)}')
+    return osp.join(get_installed_path(MODULE2PACKAGE[package]), '.mim', 'configs', path)
+
+
+def _other_configs(source: str, path: str) -> str:
+    """Name the configs of a package that are closest to one that does not exist."""
+    if '::' not in source:
+        return 'give the path of a config file or a zoo name such as "mmdet::retinanet/retinanet_r101_fpn_2x_coco.py".'
+    package, name = source.split('::', 1)
+    root = Path(path[: len(path) - len(name)])
+    return nearest(source, (f'{package}::{file.relative_to(root).as_posix()}' for file in root.glob('*/*.py')))
 
 
 def build_teacher(
@@ -247,7 +281,13 @@ def build_teacher(
         if isinstance(model, nn.Module):
             teacher = model
         else:
-            teacher = ROOT_MODELS.build(_without_pretrained(model))
+            try:
+                teacher = ROOT_MODELS.build(_without_pretrained(model))
+            except Exception as error:
+                raise DistillError(
+                    f'The teacher of type "{model.get("type")}" cannot be built ({str(error).splitlines()[0]}); '
+                    'correct its config or choose another teacher.'
+                ) from error
             if checkpoint == RANDOM_WEIGHTS:
                 teacher.init_weights()
     if checkpoint is None or checkpoint == RANDOM_WEIGHTS:
@@ -280,25 +320,27 @@ def _without_pretrained(model: dict) -> dict:
 
 def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
     """Load every weight of the teacher, or say what the checkpoint lacks."""
-    state = checkpoint.get('state_dict', checkpoint)
-    state = {re.sub(r'^(module|architecture)\.', '', key): value for key, value in state.items()}
+    stored = checkpoint.get('state_dict', checkpoint)
+    state = OrderedDict((re.sub(r'^(module|architecture)\.', '', key), value) for key, value in stored.items())
     own = teacher.state_dict()
     required = [key for key in own if not key.endswith('num_batches_tracked')]
-    missing = [key for key in required if key not in state]
     differing = [key for key in required if key in state and state[key].shape != own[key].shape]
-    if missing or differing:
+    fitting = OrderedDict((key, value) for key, value in state.items() if key not in differing)
+    # The version of the modules that wrote the file, by which they translate keys of former names.
+    fitting._metadata = getattr(stored, '_metadata', None)  # type: ignore[attr-defined]
+    result = teacher.load_state_dict(fitting, strict=False)
+    missing = [key for key in result.missing_keys if key in required]
+    if missing:
         first = (
-            f'"{missing[0]}" is missing'
-            if missing
-            else f'"{differing[0]}" has the shape {tuple(state[differing[0]].shape)} in the file and '
+            f'"{differing[0]}" has the shape {tuple(state[differing[0]].shape)} in the file and '
             f'{tuple(own[differing[0]].shape)} in the model'
+            if differing
+            else f'"{missing[0]}" is missing'
         )
-        fitting = len(required) - len(missing) - len(differing)
         raise DistillError(
-            f'The teacher checkpoint "{name}" fills {fitting} of {len(required)} entries of '
+            f'The teacher checkpoint "{name}" fills {len(required) - len(missing)} of {len(required)} entries of '
             f'{type(teacher).__name__} ({first}); give the checkpoint that was trained with this teacher config.'
         )
-    teacher.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
-    unused = len([key for key in state if key not in own])
+    unused = len(result.unexpected_keys)
     report = f'teacher weights: {len(required)} of {len(required)} entries loaded from {name}'
     return report + (f', {unused} entries of the file not used' if unused else '')

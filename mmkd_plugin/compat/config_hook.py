@@ -1,6 +1,7 @@
-"""Makes ``mmkd_plugin::`` bases known to MMEngine before anything of the plugin is imported.
+"""Prepares MMEngine for the plugin before anything of the plugin is imported.
 
-MMEngine resolves ``package::path`` only for the packages in a table of its own. An installed plugin carries a copy of
+MMEngine resolves ``package::path`` only for the packages in a table of its own, and on current torch it refuses its own
+checkpoints, also those of a distilled student that a stock config is to test. An installed plugin carries a copy of
 this file beside the package and runs it at every start of Python, so it imports nothing and waits for MMEngine.
 """
 
@@ -9,14 +10,20 @@ import sys
 PACKAGE = 'mmkd_plugin'
 TABLE_MODULE = 'mmengine.config.utils'
 TABLE = 'MODULE2PACKAGE'
+CHECKPOINT_MODULE = 'mmengine.runner.checkpoint'
+READ = '_load_checkpoint'
 
 
 def install() -> None:
-    """Add the package to MMEngine's table now, or as soon as MMEngine is imported."""
-    if TABLE_MODULE in sys.modules:
-        _add(sys.modules[TABLE_MODULE])
-    else:
-        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+    """Complete MMEngine's modules now, or as soon as they are imported."""
+    waiting = {}
+    for name, complete in ((TABLE_MODULE, _add), (CHECKPOINT_MODULE, _allow_before_reading)):
+        if name in sys.modules:
+            complete(sys.modules[name])
+        else:
+            waiting[name] = complete
+    if waiting:
+        sys.meta_path.insert(0, _Finder(waiting))  # type: ignore[arg-type]
 
 
 def _add(module: object) -> None:
@@ -25,23 +32,41 @@ def _add(module: object) -> None:
         table.setdefault(PACKAGE, PACKAGE)
 
 
+def _allow_before_reading(module: object) -> None:
+    """Put the allow-list in force before MMEngine reads its first checkpoint."""
+    read = getattr(module, READ, None)
+    if not callable(read):
+        return
+
+    def allow_and_read(*args: object, **kwargs: object) -> object:
+        from mmkd_plugin.compat.allow_list import allow_mmengine_checkpoints
+
+        allow_mmengine_checkpoints()
+        return read(*args, **kwargs)
+
+    setattr(module, READ, allow_and_read)
+
+
 class _Finder:
-    """Finds one module the usual way and completes its table once it is executed."""
+    """Finds some modules the usual way and completes each once it is executed."""
+
+    def __init__(self, waiting: dict) -> None:
+        self.waiting = waiting
 
     def find_spec(self, name: str, path: 'list[str] | None' = None, target: object = None) -> object:
-        """Answer for MMEngine's module only; see ``importlib.abc.MetaPathFinder``."""
-        if name != TABLE_MODULE:
+        """Answer for MMEngine's modules only; see ``importlib.abc.MetaPathFinder``."""
+        if name not in self.waiting:
             return None
         from importlib.machinery import PathFinder
         from types import ModuleType
 
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
+            execute, complete = spec.loader.exec_module, self.waiting[name]
 
-            def execute_and_add(module: ModuleType) -> None:
+            def execute_and_complete(module: ModuleType) -> None:
                 execute(module)
-                _add(module)
+                complete(module)
 
-            spec.loader.exec_module = execute_and_add  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_complete  # type: ignore[method-assign]
         return spec

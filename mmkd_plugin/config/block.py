@@ -7,6 +7,7 @@ from typing import Any, Literal, Union
 
 from mmkd_plugin.config.methods import METHODS, Method
 from mmkd_plugin.config.typed import from_dict
+from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError, nearest
 
 
@@ -80,6 +81,8 @@ class DistillBlock:
 
 def _parse_method(name: str, values: Any) -> Method:
     where = f'distill.methods.{name}'
+    if not name.isidentifier() or LEVEL in name:
+        raise DistillError(f'"{name}" cannot name a method; use letters, digits and underscores, without "{LEVEL}".')
     if isinstance(values, Method):
         return values
     if not isinstance(values, dict) or 'type' not in values:

@@ -118,14 +118,20 @@ class ModelPair:
 
     def match(self, students: Sequence[Tap], teachers: Sequence[Tap]) -> list[LevelPair]:
         """Match taps of both models by stride; arguments, result and error as in :meth:`levels`."""
-        by_stride = {level.stride: level for level in teachers}
-        pairs = [LevelPair(level, by_stride[level.stride]) for level in students if level.stride in by_stride]
+        by_stride: dict[int, list[Tap]] = {}
+        for level in teachers:
+            by_stride.setdefault(level.stride, []).append(level)
+        pairs, left = [], []
+        for level in students:
+            if by_stride.get(level.stride):
+                pairs.append(LevelPair(level, by_stride[level.stride].pop(0)))
+            else:
+                left.append(level.stride)
         if not pairs:
             raise DistillError(
                 f'Student and teacher have no level of the same stride: {[level.stride for level in students]} in '
                 f'{self.student.name}, {sorted(by_stride)} in {self.teacher.name}; choose a teacher with such a level.'
             )
-        left = [level.stride for level in students if level.stride not in by_stride]
         if left:
             print_log(
                 f'Student levels of stride {left} have no teacher level of that stride and are not distilled.',
@@ -153,8 +159,9 @@ def probe(model: Any, role: str) -> ModelTaps:
     """Run a model once on a small image and list its levels and heads.
 
     The levels are what the neck returns, or the backbone where there is no neck. A level that a convolution returned
-    has its ``pre_norm`` tap there, inside a ``ConvModule`` before norm and activation; where some levels come from a
-    convolution, those that do not (a max-pooled one, say) carry nothing of their own and have no such tap.
+    has its ``pre_norm`` tap there, inside a ``ConvModule`` before norm and activation. Where some levels come from a
+    convolution, one that another module made or that the neck passes through is taken as the neck returns it, and one
+    that a function made (by max-pooling, say) carries nothing of its own and has no such tap.
 
     Args:
         model: The detector or segmentor; its state is left as it was.
@@ -180,9 +187,14 @@ def probe(model: Any, role: str) -> ModelTaps:
     try:
         with isolated_rng(), torch.no_grad():
             model.eval()
-            features = model.extract_feat(
-                torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE, device=parameter.device, dtype=parameter.dtype)
-            )
+            image = torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE, device=parameter.device, dtype=parameter.dtype)
+            try:
+                features = model.extract_feat(image)
+            except Exception as error:
+                raise DistillError(
+                    f'The {role}, {type(model).__name__}, cannot be run on an image of {PROBE_SIZE} pixels to find its '
+                    f'levels ({str(error).splitlines()[0]}); write the distiller config by hand or choose another one.'
+                ) from error
             result = watch.results.get(name)
             _run_dense_heads(model, features)
             if isinstance(getattr(model, 'decode_head', None), nn.Module):
@@ -195,7 +207,7 @@ def probe(model: Any, role: str) -> ModelTaps:
     outputs = result[-1] if result else None
     levels = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     single = not isinstance(outputs, (tuple, list))
-    taps, inner = [], []
+    taps, inner, made = [], [], []
     for index, level in enumerate(levels):
         if not isinstance(level, Tensor) or level.dim() != 4:
             continue
@@ -206,16 +218,18 @@ def probe(model: Any, role: str) -> ModelTaps:
         if convolution is not None:
             before = watch.results[convolution[0]][convolution[1]]
             inner.append(_tap(convolution[0], before, convolution[1]))
+        elif watch.origins_of(level):
+            made.append(tap)
     if not taps and decode_head is None:
         raise DistillError(
             f'The {name} of the {role}, {type(model).__name__}, returns no feature maps of the form (N, C, H, W).'
         )
     taps.sort(key=lambda tap: tap.stride)
-    inner.sort(key=lambda tap: tap.stride)
+    inner = sorted(inner + made, key=lambda tap: tap.stride) if inner else taps
     return ModelTaps(
         type(model).__name__,
         tuple(taps),
-        tuple(inner or taps),
+        tuple(inner),
         watch.taps(),
         decode_head,
         tuple(head for head in auxiliary if head is not None),

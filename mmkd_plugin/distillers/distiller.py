@@ -29,6 +29,12 @@ class Distiller(ConfigurableDistiller):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.terms: dict[str, dict[str, Tensor]] = {}
+        nameless = [name for name in self.distill_losses if 'loss' not in name]
+        if nameless:
+            raise DistillError(
+                f'The distillation loss "{nameless[0]}" would only be logged, since MMEngine adds up what has "loss" '
+                f'in its name; call it "loss_{nameless[0]}".'
+            )
         for manager, side in ((self.student_recorders, True), (self.teacher_recorders, False)):
             idle = set(manager.recorders) - {record['recorder'] for record in self._records(from_student=side)}
             if idle:

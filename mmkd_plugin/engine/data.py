@@ -14,17 +14,18 @@ MINI_HINT = (
 )
 
 
-def require_annotations(dataloader: dict) -> None:
+def require_annotations(dataloader: dict, purpose: str) -> None:
     """Check that a local data set's annotation file or image folder exists.
 
     Args:
         dataloader: Config of the dataloader; wrapped and concatenated data sets are looked into.
+        purpose: ``'training'`` or ``'test'``, for the message.
 
     Raises:
         DistillError: Naming the file that is expected.
     """
     for dataset in _plain(dataloader.get('dataset')):
-        _require_files(dataset)
+        _require_files(dataset, purpose)
 
 
 def _plain(dataset: Any) -> Iterator[dict]:
@@ -40,7 +41,7 @@ def _plain(dataset: Any) -> Iterator[dict]:
             yield dataset
 
 
-def _require_files(dataset: dict) -> None:
+def _require_files(dataset: dict, purpose: str) -> None:
     """Check one data set."""
     if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
         return
@@ -53,5 +54,5 @@ def _require_files(dataset: dict) -> None:
         path = osp.join(root, name)
         if '://' not in path and not osp.exists(path):
             raise DistillError(
-                f'The {what} of the training data is expected at "{path}" but is not there: {MINI_HINT}.'
+                f'The {what} of the {purpose} data is expected at "{path}" but is not there: {MINI_HINT}.'
             )

@@ -19,6 +19,7 @@ from mmkd_plugin.engine.classes import check_classes
 from mmkd_plugin.engine.data import require_annotations
 from mmkd_plugin.engine.self_check import SelfCheckHook
 from mmkd_plugin.engine.state_hook import DistillStateHook, algorithm_of
+from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import RUNNERS
 
 
@@ -58,8 +59,8 @@ class DistillRunner(Runner):
     def train(self) -> nn.Module:
         """Add teacher and distiller, then train as usual."""
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
-            require_annotations(self._train_dataloader)
-        if self._distils:
+            require_annotations(self._train_dataloader, 'training')
+        if self._distils and algorithm_of(self) is None:
             algorithm = self._build_algorithm(self.model)
             self.logger.info(algorithm.teacher.report)
             self.model = self._wrap_for_run(algorithm)
@@ -84,8 +85,22 @@ class DistillRunner(Runner):
         self.model = self._wrap_for_run(self.model)
         return super().val()
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume, or say in one sentence why the optimizer's state does not fit."""
+        try:
+            super().resume(filename, *args, **kwargs)
+        except ValueError as error:
+            if 'parameter group' not in str(error):
+                raise
+            raise DistillError(
+                f'The optimizer state in "{filename}" is that of another distill block, or of none; resume with the '
+                'block the run was started with, or start a new run from the student with load_from.'
+            ) from error
+
     def test(self) -> dict:
         """Test the student."""
+        if self._test_loop is not None and isinstance(self._test_dataloader, dict):
+            require_annotations(self._test_dataloader, 'test')
         self.model = self._wrap_for_run(self.model)
         return super().test()
 

@@ -62,6 +62,7 @@ def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[s
     task = float(algorithm.parse_losses(losses)[0].detach())
     faults: list[str] = []
     remarks: list[str] = []
+    cut: list[str] = []
     shapes = Table(title='records', title_justify='left')
     for column in ('recorder', 'side', 'source', 'shape'):
         shapes.add_column(column)
@@ -93,14 +94,17 @@ def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[s
                     f'"{label}" is {number}; lower its weight or look for values that overflow in the records.'
                 )
             elif gradient is None:
-                faults.append(
-                    f'"{label}" sends no gradient to the student; take the feature from a module that is trained and '
-                    'lies outside reentrant checkpointing (with_cp=False).'
-                )
+                cut.append(f'"{label}"')
             elif number == 0:
                 remarks.append(f'"{label}" is exactly 0 in this batch.')
             elif task and abs(number) > DWARFS * abs(task):
                 remarks.append(f'"{label}" is {number / task:.0f} times the task loss; its weight may be too large.')
+    if cut:
+        rest = f' and {len(cut) - 1} more terms send' if len(cut) > 1 else ' sends'
+        faults.append(
+            f'{cut[0]}{rest} no gradient to the student; take the feature from a module that is trained and lies '
+            'outside reentrant checkpointing (with_cp=False).'
+        )
     buffer = io.StringIO()
     console = Console(file=buffer, width=140, color_system=None)
     console.print(algorithm.teacher.report)

@@ -8,10 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.runs import latest_metrics, new_runner, prepared, quiet
 
@@ -54,6 +58,21 @@ class Move:
         return not self.change <= self.allowed
 
 
+class _WakeZeros(Hook):
+    """Gives learned losses that start at zero small values, so that the first step depends on all of their code."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Fill every parameter of the distiller that is zero throughout."""
+        algorithm = algorithm_of(runner)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in algorithm.distiller.parameters() if algorithm is not None else ():
+            if not parameter.detach().any():
+                values = torch.randn(parameter.shape, generator=generator)
+                parameter.data.copy_(0.1 * values)
+
+
 def measure(name: str, config: str, iterations: int, work_dir: Path, options: dict[str, Any] | None = None) -> dict:
     """Train one pair and collect its numbers.
 
@@ -79,6 +98,7 @@ def measure(name: str, config: str, iterations: int, work_dir: Path, options: di
     }
     with quiet(run_dir / 'console.log'):
         runner = new_runner(prepared(config, 0, run_dir, short))
+        runner.register_hook(_WakeZeros())
         runner.train()
     first, later = {}, {}
     for key, buffer in runner.message_hub.log_scalars.items():

@@ -16,9 +16,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmkd_plugin.algorithms.teacher import local_file
 from mmkd_plugin.cli import build_runner
 from mmkd_plugin.errors import DistillError
 
@@ -36,7 +38,7 @@ class Outcome:
         metrics: Final values by the evaluator's names, fractions of 1.
         seconds_per_iteration: Median over the run; 0 where nothing was trained.
         checkpoint: Path of the weights.
-        checkpoint_bytes: Size of the weights alone as a file, without optimizer and log history.
+        checkpoint_bytes: Size of the weights alone, in the precision they are used in.
     """
 
     name: str
@@ -159,9 +161,10 @@ def test_once(name: str, config: str | Config, checkpoint: str, work_dir: Path) 
     cfg.load_from = checkpoint
     work_dir.mkdir(parents=True, exist_ok=True)
     with quiet(work_dir / 'console.log'):
-        metrics = new_runner(cfg).test()
+        runner = new_runner(cfg)
+        metrics = runner.test()
     values = {key: float(value) for key, value in metrics.items()}
-    return Outcome(name, 0, values, 0.0, checkpoint, Path(checkpoint).stat().st_size)
+    return Outcome(name, 0, values, 0.0, checkpoint, _weights_bytes(runner))
 
 
 test_once.__test__ = False  # type: ignore[attr-defined]
@@ -196,6 +199,11 @@ def quiet(log: Path) -> Iterator[None]:
             raise DistillError(
                 f'The run failed ({type(error).__name__}: {error}); its output is in "{log}".'
             ) from error
+        finally:
+            # Loggers outlive the run and must not write to a closed file.
+            for logger in MMLogger._instance_dict.values():
+                for handler in [item for item in logger.handlers if getattr(item, 'stream', None) is stream]:
+                    logger.removeHandler(handler)
 
 
 def latest_metrics(runner: Runner) -> dict[str, float]:
@@ -212,5 +220,13 @@ def _weights_bytes(runner: Runner) -> int:
 
 
 def _digest(cfg: Config) -> str:
-    """Hash of everything that decides a run."""
-    return hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
+    """Hash of everything that decides a run: the config, this package's code, the teacher's file."""
+    digest = hashlib.sha256(cfg.pretty_text.encode())
+    package = Path(__file__).parents[1]
+    files = sorted(file for file in package.rglob('*.py') if '.mim' not in file.parts)
+    teacher = (cfg.get('distill') or {}).get('teacher_ckpt')
+    if teacher is not None and Path(local_file(teacher)).is_file():
+        files.append(Path(local_file(teacher)))
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -13,6 +13,7 @@ from torch import nn
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.config import expand_config
+from mmkd_plugin.errors import DistillError
 
 
 def algorithm(**changes) -> DistillAlgorithm:
@@ -63,14 +64,34 @@ def test_teacher_stays_in_evaluation_mode(model):
     assert model.eval() is model
 
 
-def test_teacher_follows_to(model):
-    moved = copy.deepcopy(model).to(torch.float64)
+def test_teacher_follows_to():
+    moved = algorithm().to(torch.float64)
     assert moved.teacher.model.backbone.conv1.weight.dtype == torch.float64
-    moved.to(torch.float32)
 
 
-def test_teacher_is_shared_by_copies(model):
-    assert copy.deepcopy(model).teacher is model.teacher
+def test_copies_have_no_teacher_and_leave_it_where_it_is(model):
+    duplicate = copy.deepcopy(model).to(torch.float64)
+    assert model.teacher.model.backbone.conv1.weight.dtype == torch.float32
+    with pytest.raises(DistillError, match='copy of a distillation algorithm'):
+        duplicate.to(torch.float32)(**batch(duplicate), mode='loss')
+
+
+def test_keys_of_the_module_tree_are_accepted(model):
+    """MMDetection's SyncNormHook writes states back under the names of ``named_modules()``."""
+    target = algorithm()
+    target.load_state_dict({'architecture.backbone.bn1.running_mean': torch.full((8,), 3.0)}, strict=False)
+    assert target.backbone.bn1.running_mean.tolist() == [3.0] * 8
+
+
+def test_teacher_without_a_preprocessor_sees_the_students_images():
+    teacher = retinanet(width=24)
+    del teacher['data_preprocessor']
+    model = algorithm(teacher=teacher)
+    seen = []
+    model.teacher.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    data = batch(model.train())
+    model(**data, mode='loss')
+    assert torch.equal(seen[0], data['inputs'])
 
 
 def test_teacher_stops_behind_the_last_record(model):

@@ -35,10 +35,46 @@ def test_config_dict_with_and_without_model():
     assert model_config(retinanet()).type == 'RetinaNet'
 
 
-@pytest.mark.parametrize('source', ['no/such/file.py', 'mmdet::retinanet/no_such_config.py', 'nopackage::a/b.py'])
-def test_missing_config_is_named(source):
-    with pytest.raises(DistillError, match='teacher config'):
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('no/such/file.py', 'The teacher config "no/such/file.py" does not exist'),
+        (
+            'mmdet::retinanet/retinanet_r101_fpn_2xcoco.py',
+            'did you mean "mmdet::retinanet/retinanet_r101_fpn_2x_coco.py"',
+        ),
+        ('nopackage::a/b.py', 'names a package that is not installed'),
+        ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 'names a package that is not installed'),
+    ],
+)
+def test_missing_config_is_named(source, message, monkeypatch):
+    """Nothing is ever installed, which MMEngine's own look-up would do."""
+    monkeypatch.setattr('mmengine.utils.package_utils.call_command', lambda command: pytest.fail(str(command)))
+    with pytest.raises(DistillError, match=message):
         model_config(source)
+
+
+def test_broken_config_is_one_sentence(tmp_path):
+    (tmp_path / 'broken.py').write_text('model = dict(\n')
+    with pytest.raises(DistillError, match='cannot be read .*SyntaxError'):
+        model_config(str(tmp_path / 'broken.py'))
+
+
+def test_unknown_type_is_one_sentence():
+    with pytest.raises(DistillError, match='The teacher of type "NoSuchNet" cannot be built') as caught:
+        build_teacher(dict(type='NoSuchNet'), 'random')
+    assert '\n' not in str(caught.value)
+
+
+def test_keys_of_former_versions_are_translated(tmp_path):
+    """FCOS renames its predictors when it loads a file that an older version wrote."""
+    config = model_config('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py')
+    state = build_teacher(config, 'random').model.state_dict()
+    old = {key.replace('bbox_head.conv_cls', 'bbox_head.fcos_cls'): value for key, value in state.items()}
+    assert old.keys() != state.keys()
+    torch.save(dict(state_dict=old), tmp_path / 'old.pth')
+    loaded = build_teacher(config, str(tmp_path / 'old.pth')).model.state_dict()
+    assert torch.equal(loaded['bbox_head.conv_cls.weight'], state['bbox_head.conv_cls.weight'])
 
 
 def test_config_without_a_model():

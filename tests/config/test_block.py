@@ -25,6 +25,9 @@ from mmkd_plugin.errors import DistillError
         (dict(methods=dict(fgd='FGD')), r'must be a dict with a "type"'),
         (dict(methods=dict()), 'names no method'),
         (dict(inherit='yes'), r'"distill.inherit" is .*True or False or .auto'),
+        (dict(methods=dict(fgd=dict(type='FGD', temperature=0))), 'temperature of FGD is 0; it must be above 0'),
+        (dict(methods=dict(fgd=dict(type='FGD', weight=-1))), 'weight of FGD is -1; it must not be negative'),
+        (dict(methods={'f.g': dict(type='FGD')}), '"f.g" cannot name a method'),
         (dict(self_check=1), r'"distill.self_check" is 1; it must be True or False'),
     ],
 )

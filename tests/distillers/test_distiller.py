@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 
 from mmkd_plugin.config import expand_config
 from mmkd_plugin.distillers import Distiller
+from mmkd_plugin.errors import DistillError
 
 
 def test_levels_of_a_loss_are_added_term_by_term():
@@ -21,6 +22,11 @@ def test_levels_of_a_loss_are_added_term_by_term():
     }
     summed = Distiller().sum_levels(terms)
     assert summed == {'loss_a_x': 5, 'loss_a_y': 2, 'loss_b': 2}
+
+
+def test_losses_that_mmengine_would_not_add_up_are_refused():
+    with pytest.raises(DistillError, match='call it "loss_x"'):
+        Distiller(distill_losses=dict(x=dict(type='mmkd_plugin.FGDLoss', channels=4)))
 
 
 def test_losses_get_single_precision():

@@ -100,6 +100,21 @@ def test_printed_config_trains_to_the_same_numbers(tmp_path):
         equal(state_of(from_block), state_of(expanded))
 
 
+@pytest.mark.parametrize('first', ['stock', 'distilled'])
+def test_resuming_with_the_block_switched_is_refused(tmp_path, first):
+    switched = {'stock': [None, block()], 'distilled': [block(), None]}[first]
+    train(run_config(tmp_path, iterations=1, distill=switched[0]))
+    with pytest.raises(DistillError, match='that of another distill block, or of none'):
+        train(run_config(tmp_path, iterations=2, distill=switched[1], resume=True))
+
+
+def test_training_twice_keeps_the_algorithm(tmp_path):
+    runner = train(run_config(tmp_path, iterations=1, distill=block()))
+    algorithm = runner.model
+    runner.train()
+    assert runner.model is algorithm
+
+
 def test_testing_needs_no_teacher(tmp_path):
     cfg = run_config(
         tmp_path,

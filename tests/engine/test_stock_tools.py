@@ -12,9 +12,11 @@ import pytest
 from _helpers.tiny import retinanet
 from mmengine.config import Config
 
-from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
+from mmkd_plugin.datasets.coco_mini import COCO_MINI_CLASSES, MiniSettings, ensure_coco_mini
 
 OURS = Path(__file__).parents[2] / 'tools'
+CONFIGS = OURS.parent / 'configs'
+META = dict(classes=COCO_MINI_CLASSES)
 STOCK = Path(mmdet.__file__).parent / '.mim' / 'tools'
 CONFIG = """
 _base_ = ['mmkd_plugin::coco_mini/retina_r18.py', 'mmkd_plugin::_base_/fgd/one_stage.py']
@@ -52,7 +54,12 @@ def test_train_then_test(folder, tools):
     (folder / 'teacher.py').rename(folder / 'teacher.gone')
     try:
         for config in ('student.py', 'stock.py'):
-            (folder / 'stock.py').write_text("_base_ = ['mmkd_plugin::coco_mini/retina_r18.py']\n")
+            Config.fromfile(CONFIGS / 'coco_mini/retina_r18.py').dump(folder / 'stock.py')
+            text = (folder / 'stock.py').read_text().replace('mmkd_plugin.CocoMiniDataset', 'CocoDataset')
+            (folder / 'stock.py').write_text(
+                text.replace("data_root='data/coco_mini/',", f"data_root='data/coco_mini/', metainfo={META},")
+            )
+            assert 'mmkd_plugin' not in (folder / 'stock.py').read_text()
             options = ('--cfg-options', 'model.test_cfg.score_thr=0.0')
             tested = call(folder, tools / 'test.py', config, checkpoint, '--work-dir', 'tested', *options)
             assert tested.returncode == 0, tested.stderr[-3000:]
@@ -76,6 +83,7 @@ def test_printed_config_runs(folder):
         ('distill.methods.fgd.temprature=1', 'did you mean "temperature"?'),
         ('distill.teacher_ckpt=nowhere.pth', 'nowhere.pth'),
         ('distill.teacher=nowhere.py', 'The teacher config "nowhere.py" does not exist'),
+        ('distill.methods.fgd.temperature=0', 'The temperature of FGD is 0'),
     ],
 )
 def test_mistakes_end_in_one_sentence(folder, option, message):

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TREES = ('configs', 'mmkd_plugin', 'tools', 'requirements')
 FILES = ('LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'model-index.yml', 'pyproject.toml', 'setup.cfg')
 BASE = 'mmkd_plugin::_base_/fgd/one_stage.py'
-NAMED_CONFIG = 'retina_r101_to_r50.py'
+NAMED_CONFIG = 'fgd_retina_r34_to_r34.py'
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -180,7 +180,7 @@ def test_mim_train_finds_config_and_tool(python: Path, tmp_path: Path) -> None:
         f'print(train("mmkd_plugin", "{NAMED_CONFIG}", gpus=0, other_args=("--help",)))'
     )
     out = run(python, '-W', 'ignore', '-c', code, cwd=tmp_path)
-    assert f'configs/fgd/{NAMED_CONFIG} instead' in out
+    assert f'configs/coco_mini/{NAMED_CONFIG} instead' in out
     assert '--auto-scale-lr' in out
     assert "(True, 'Training finished successfully. ')" in out
 

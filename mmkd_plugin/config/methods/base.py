@@ -107,6 +107,19 @@ class Method(ABC):
 
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no method can work with.
+
+        Raises:
+            DistillError: On a negative weight or a temperature of 0 or below.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith('weight') and value < 0:
+                raise DistillError(f'The {field.name} of {type(self).__name__} is {value:g}; it must not be negative.')
+            if field.name == 'temperature' and value <= 0:
+                raise DistillError(f'The temperature of {type(self).__name__} is {value:g}; it must be above 0.')
+
     @property
     def active(self) -> bool:
         """Whether any term has a weight."""

@@ -38,6 +38,7 @@ class PSPNetKD(Method):
 
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
+        super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise DistillError(f'The alpha of PSPNetKD is {self.alpha:g}; it must lie between 0 and 1.')
 

@@ -84,6 +84,7 @@ class PairWise(Method):
 
     def __post_init__(self) -> None:
         """Refuse a patch that is no size."""
+        super().__post_init__()
         sides = [self.patch] if isinstance(self.patch, int) else list(self.patch or (1, 1))
         if len(sides) not in (1, 2) or not all(isinstance(side, int) and side > 0 for side in sides):
             raise DistillError(

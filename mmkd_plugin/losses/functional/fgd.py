@@ -111,10 +111,12 @@ def box_masks(
         x1, y1, x2, y2 = boxes.unbind(-1)
         left, right = (x1 / image_width * width).floor().clamp(min=0), (x2 / image_width * width).ceil()
         top, bottom = (y1 / image_height * height).floor().clamp(min=0), (y2 / image_height * height).ceil()
+        # A box wholly beyond the left or upper border would paint the first cells, since a ceiling above -1 is 0.
+        outside = ((x1 < 0) & (x2 <= 0)) | ((y1 < 0) & (y2 <= 0)) | (x2 < x1) | (y2 < y1)
         # A box beyond the border covers fewer than one cell; it paints nothing, but must not divide by zero.
         rows_covered = (bottom + 1 - top).clamp(min=1).float()
         columns_covered = (right + 1 - left).clamp(min=1).float()
-        weight = torch.where(valid, 1 / rows_covered / columns_covered, 0)
+        weight = torch.where(valid & ~outside, 1 / rows_covered / columns_covered, 0)
         row = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
         column = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
         in_rows = (row >= top[..., None]) & (row <= bottom[..., None])

@@ -153,7 +153,9 @@ def faster_rcnn(width: int = 16, depth: int = 18) -> dict:
                 **losses,
             ),
         ),
-        train_cfg=dict(rpn=stage, rpn_proposal=proposals, rcnn=stage),
+        train_cfg=dict(
+            rpn={**stage, 'sampler': {**sampler, 'add_gt_as_proposals': False}}, rpn_proposal=proposals, rcnn=stage
+        ),
         test_cfg=dict(
             rpn=proposals, rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10)
         ),

@@ -1,14 +1,10 @@
 """FGD with the authors' weights for FCOS."""
 
-runner_type = 'mmkd_plugin.DistillRunner'
+_base_ = './one_stage.py'
 
 distill = dict(
-    teacher=None,
-    teacher_ckpt=None,
-    inherit='auto',
     methods=dict(
         fgd=dict(
-            type='FGD',
             temperature=0.8,
             foreground_weight=1.6e-3,
             background_weight=8e-4,

@@ -1,15 +1,10 @@
 """FGD with the authors' weights for RepPoints."""
 
-runner_type = 'mmkd_plugin.DistillRunner'
+_base_ = './one_stage.py'
 
 distill = dict(
-    teacher=None,
-    teacher_ckpt=None,
-    inherit='auto',
     methods=dict(
         fgd=dict(
-            type='FGD',
-            temperature=0.5,
             foreground_weight=1.6e-3,
             background_weight=8e-4,
             attention_weight=8e-4,

@@ -1,0 +1,7 @@
+_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/fgi/one_stage.py']
+
+# Boxes of 12 to 60 pixels, on three levels from stride 8: half of what suits the stock anchors.
+distill = dict(
+    teacher='mmkd_plugin::coco_mini/retina_r34.py',
+    teacher_ckpt='mmkd_plugin::coco_mini/retina_r34.pth',
+    methods=dict(fgi=dict(base_size=28)))

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import statistics
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkd_plugin.algorithms.teacher import local_file
@@ -79,7 +81,8 @@ class _ProgressHook(Hook):
 def progress_bar() -> Iterator[Progress]:
     """A bar for a sequence of runs."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    # Bound to the stream of now: what a run prints is sent to a file meanwhile, and progress must not go there as well.
+    with Progress(*columns, console=Console(file=sys.stdout)) as progress:
         yield progress
 
 

@@ -15,3 +15,7 @@ with suppress(ImportError):
     from mmkd_plugin.datasets.segmentation import CocoMiniSegDataset
 
     __all__ += ['CocoMiniSegDataset']
+with suppress(ImportError):
+    from mmkd_plugin.datasets.camvid import CamVidDataset
+
+    __all__ += ['CamVidDataset']

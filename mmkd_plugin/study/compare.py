@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmkd_plugin.algorithms.teacher import local_file, model_config
-from mmkd_plugin.study.picture import detection_picture, load_detector
+from mmkd_plugin.study.picture import Painter, load_model, side_by_side
+from mmkd_plugin.study.picture_detection import DetectionPainter
+from mmkd_plugin.study.picture_segmentation import SegmentationPainter
 from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_of, test_once, train_once
-from mmkd_plugin.study.table import console_table, markdown_table, rows
+from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
+from mmkd_plugin.study.tasks import DETECTION, task_of
 
 STUDENT = 'student alone'
 
@@ -62,9 +65,12 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
                 run_dir = folder / name.replace(' ', '_') / f'seed{seed}'
                 outcomes.append(train_once(name, config, seed, run_dir, progress, comparison.options))
             groups.append(outcomes)
+    task = task_of(groups[0][0].metrics)
     cells = rows(groups, baseline=STUDENT)
-    console.print(console_table('COCO metrics in points; ± is the deviation over seeds', cells))
-    (folder / 'table.md').write_text(markdown_table(rows(groups, baseline=STUDENT, relative=True)))
+    title = f'{task.measure} in points; ± is the deviation over seeds'
+    console.print(console_table(title, cells, columns(task)))
+    cells = rows(groups, baseline=STUDENT, relative=True)
+    (folder / 'table.md').write_text(markdown_table(cells, columns(task, relative=True)))
     console.print(f'The table as Markdown: {folder / "table.md"}')
     return groups
 
@@ -82,13 +88,15 @@ def picture(comparison: Comparison, groups: Sequence[Sequence[Outcome]], console
     """
     student = _read(comparison.student, comparison.options)
     first = _read(next(iter(comparison.distilled.values())), comparison.options)
+    task = task_of(groups[0][0].metrics)
     models = []
     for outcomes in groups:
         cfg = teacher_config(first) if outcomes is groups[0] else student
-        points = 100 * outcomes[0].metrics['coco/bbox_mAP']
-        models.append((f'{outcomes[0].name}, {points:.1f} mAP', load_detector(cfg, outcomes[0].checkpoint)))
-    out = detection_picture(student, models, comparison.work_dir / 'detections.png')
-    console.print(f'Detections side by side: {out}')
+        points = 100 * outcomes[0].metrics[task.metrics[task.main]]
+        models.append((f'{outcomes[0].name}, {points:.1f} {task.main}', load_model(cfg, outcomes[0].checkpoint)))
+    painter: Callable[[dict], Painter] = DetectionPainter if task is DETECTION else SegmentationPainter
+    out = side_by_side(student, models, painter, comparison.work_dir / f'{task.name}.png')
+    console.print(f'Predictions side by side: {out}')
     return out
 
 

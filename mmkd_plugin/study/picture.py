@@ -1,15 +1,16 @@
-"""Detections of several models on the same images, side by side."""
+"""Predictions of several models on the same images, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-import matplotlib
-import matplotlib.patches
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
@@ -19,12 +20,34 @@ from mmengine.registry import init_default_scope
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 
-SCORE = 0.3
-"""Detections below it are not drawn."""
+POOL = 100
+"""How many images of a data set are looked at for those that show most."""
 
 
-def load_detector(config: str | Config, checkpoint: str) -> BaseModel:
-    """The stock detector of a config with the weights of a checkpoint."""
+class Painter(Protocol):
+    """What a task draws.
+
+    Attributes:
+        columns: Titles of the columns in front of the models'.
+    """
+
+    columns: tuple[str, ...]
+
+    def richness(self, dataset: Any, index: int) -> int:
+        """How much there is to see on an image."""
+
+    def legend(self) -> list[tuple[str, Any]]:
+        """Name and colour of what is drawn."""
+
+    def paint_truth(self, axes: Sequence[Axes], image: np.ndarray, sample: Any) -> None:
+        """Fill the columns in front of the models'."""
+
+    def paint_prediction(self, axis: Axes, image: np.ndarray, sample: Any, truth: Any) -> None:
+        """Fill a model's column."""
+
+
+def load_model(config: str | Config, checkpoint: str) -> BaseModel:
+    """The stock model of a config with the weights of a checkpoint."""
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = ROOT_MODELS.build(cfg.model)
@@ -33,21 +56,21 @@ def load_detector(config: str | Config, checkpoint: str) -> BaseModel:
 
 
 @torch.no_grad()
-def detection_picture(
+def side_by_side(
     config: str | Config,
     models: Sequence[tuple[str, BaseModel]],
+    painter: Callable[[dict], Painter],
     out: Path,
     count: int = 4,
-    score: float = SCORE,
 ) -> Path:
-    """Draw truth and detections, one image per row and one model per column.
+    """Draw truth and predictions, one image per row and one model per column.
 
     Args:
-        config: Gives the test images; those with most objects of the first hundred are chosen.
-        models: Title and detector of each column.
+        config: Gives the test images; of the first hundred, those with most to see are chosen.
+        models: Title and model of each column.
+        painter: What is drawn; called with the data set's ``metainfo``.
         out: PNG to write.
         count: Number of images.
-        score: Detections below it are left out.
 
     Returns:
         The path written.
@@ -55,42 +78,44 @@ def detection_picture(
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset = ROOT_DATASETS.build(cfg.test_dataloader.dataset)
-    names = dataset.metainfo['classes']
-    crowded = sorted(range(min(100, len(dataset))), key=lambda index: -len(dataset.get_data_info(index)['instances']))
-    chosen = crowded[: 4 * count : 4]
-    colours = [matplotlib.colormaps['tab10'](index) for index in range(10)]
-    figure = Figure(figsize=(3 * (len(models) + 1), 3 * len(chosen) + 0.6), layout='constrained')
-    axes = figure.subplots(len(chosen), len(models) + 1, squeeze=False)
-    for row, index in zip(axes, chosen):
-        item = dataset[index]
-        image = np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[:, :, ::-1])
+    task = painter(dataset.metainfo)
+    rich = sorted(range(min(POOL, len(dataset))), key=lambda index: -task.richness(dataset, index))
+    items = [dataset[index] for index in rich[: 4 * count : 4]]
+    titles = [*task.columns, *(title for title, _ in models)]
+    height, width = items[0]['inputs'].shape[-2:]
+    size = (3 * len(titles), 3 * len(items) * height / width + 0.6)
+    figure = Figure(figsize=size, layout='constrained')
+    axes = figure.subplots(len(items), len(titles), squeeze=False)
+    for row, item in zip(axes, items):
+        image = image_of(item)
         sample = item['data_samples']
-        truth = sample.gt_instances
-        scale = torch.tensor(sample.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
-        boxes = getattr(truth.bboxes, 'tensor', truth.bboxes)
-        _draw(row[0], image, boxes, truth.labels, [''] * len(boxes), names, colours)
-        for axis, (_, model) in zip(row[1:], models):
-            prediction = model.test_step(pseudo_collate([dataset[index]]))[0].pred_instances
-            keep = prediction.scores >= score
-            scores = [f' {value:.2f}' for value in prediction.scores[keep]]
-            _draw(axis, image, prediction.bboxes[keep] * scale, prediction.labels[keep], scores, names, colours)
-    for axis, title in zip(axes[0], ['truth', *(title for title, _ in models)]):
+        task.paint_truth(row[: len(task.columns)], image, sample)
+        for axis, (_, model) in zip(row[len(task.columns) :], models):
+            prediction = model.test_step(pseudo_collate([item]))[0]
+            task.paint_prediction(axis, image, prediction, sample)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, title in zip(axes[0], titles):
         axis.set_title(title)
-    handles = [matplotlib.patches.Patch(color=colours[index % 10], label=name) for index, name in enumerate(names)]
-    figure.legend(handles=handles, loc='outside lower center', ncols=len(names))
+    add_legend(figure, task.legend())
+    return save(figure, out)
+
+
+def image_of(item: dict) -> np.ndarray:
+    """The image of a data set's item as RGB, ``(H, W, 3)``."""
+    return np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[:, :, ::-1])
+
+
+def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
+    """A line of named colours below a figure, of as many rows as its width asks for."""
+    handles = [Patch(facecolor=colour, edgecolor='grey', label=name) for name, colour in entries]
+    letters = sum(len(name) + 6 for name, _ in entries)
+    rows = -(-letters // max(1, int(10 * figure.get_figwidth())))
+    figure.legend(handles=handles, loc='outside lower center', ncols=-(-len(handles) // rows))
+
+
+def save(figure: Figure, out: Path) -> Path:
+    """Write a PNG and return its path."""
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=100)
     return out
-
-
-def _draw(axis, image, boxes, labels, texts, names, colours) -> None:
-    """One panel: an image and its boxes in the colour of their class."""
-    axis.imshow(image)
-    axis.set_axis_off()
-    for (x1, y1, x2, y2), label, text in zip(boxes.tolist(), labels.tolist(), texts):
-        colour = colours[label % 10]
-        axis.add_patch(matplotlib.patches.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, lw=1.5))
-        if text:
-            axis.text(
-                x1, y1, text, fontsize=6, color='white', backgroundcolor=(*colour[:3], 0.7), va='bottom', clip_on=True
-            )

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmkd_plugin.algorithms.teacher import local_file
 from mmkd_plugin.cli import build_runner
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.study.tasks import as_fractions
 
 WARM_UP = 5
 """Iterations that the time per iteration leaves out."""
@@ -37,7 +38,7 @@ class Outcome:
     Attributes:
         name: Shown in tables.
         seed: Random seed.
-        metrics: Final values by the evaluator's names, fractions of 1.
+        metrics: Final values on the test split by the evaluator's names, fractions of 1.
         seconds_per_iteration: Median over the run; 0 where nothing was trained.
         checkpoint: Path of the weights.
         checkpoint_bytes: Size of the weights alone, in the precision they are used in.
@@ -142,7 +143,7 @@ def train_once(
         runner = new_runner(cfg)
         runner.register_hook(hook)
         runner.train()
-    metrics = latest_metrics(runner)
+        metrics = latest_metrics(runner) if _tested_as_validated(cfg) else as_fractions(runner.test())
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     outcome = Outcome(
         name=name,
@@ -165,9 +166,8 @@ def test_once(name: str, config: str | Config, checkpoint: str, work_dir: Path) 
     work_dir.mkdir(parents=True, exist_ok=True)
     with quiet(work_dir / 'console.log'):
         runner = new_runner(cfg)
-        metrics = runner.test()
-    values = {key: float(value) for key, value in metrics.items()}
-    return Outcome(name, 0, values, 0.0, checkpoint, _weights_bytes(runner))
+        metrics = as_fractions(runner.test())
+    return Outcome(name, 0, metrics, 0.0, checkpoint, _weights_bytes(runner))
 
 
 test_once.__test__ = False  # type: ignore[attr-defined]
@@ -210,12 +210,18 @@ def quiet(log: Path) -> Iterator[None]:
 
 
 def latest_metrics(runner: Runner) -> dict[str, float]:
-    """Last value of every validation metric of a run."""
+    """Last value of every validation metric of a run, as a fraction of 1."""
     values = {}
     for key, buffer in runner.message_hub.log_scalars.items():
         if key.startswith('val/') and not key.endswith('time'):
             values[key[4:]] = float(buffer.current())
-    return values
+    return as_fractions(values)
+
+
+def _tested_as_validated(cfg: Config) -> bool:
+    """Whether the validation at the end of the training is the test."""
+    pairs = (('val_dataloader', 'test_dataloader'), ('val_evaluator', 'test_evaluator'))
+    return all(cfg.get(ours) == cfg.get(theirs) for ours, theirs in pairs)
 
 
 def _weights_bytes(runner: Runner) -> int:

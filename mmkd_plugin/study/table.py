@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mmkd_plugin.study.runs import Outcome
+from mmkd_plugin.study.tasks import Task, task_of
 
-COLUMNS = ('model', 'seeds', 'mAP', 'AP50', 'gain', 'seconds per iteration', 'weights')
-RELATIVE_COLUMNS = ('model', 'seeds', 'mAP', 'AP50', 'gain', 'time per iteration', 'weights')
-METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
+
+def columns(task: Task, relative: bool = False) -> tuple[str, ...]:
+    """Heads of the columns of :func:`rows`.
+
+    Args:
+        task: What was measured.
+        relative: As for :func:`rows`.
+    """
+    time = 'time per iteration' if relative else 'seconds per iteration'
+    return ('model', 'seeds', *task.metrics, 'gain', time, 'weights')
 
 
 def rows(
@@ -25,24 +33,24 @@ def rows(
         relative: Whether times are given as multiples of the baseline's, which other machines share, not in seconds.
 
     Returns:
-        Cells in the order of ``COLUMNS``: mAP in points as mean and sample deviation over seeds.
+        Cells in the order of :func:`columns`: metrics in points as mean and sample deviation over seeds.
     """
     base = next((group for group in groups if group[0].name == baseline), None)
     unit = _seconds(base) if relative and base is not None else 1.0
+    metrics = list(task_of(groups[0][0].metrics).metrics.values())
     table: list[tuple[str, ...]] = []
     for group in groups:
         first = group[0]
         gain = '-'
         if base is not None and group is not base and len(group) == len(base):
-            differences = [_value(ours, METRICS[0]) - _value(theirs, METRICS[0]) for ours, theirs in zip(group, base)]
+            differences = [_value(ours, metrics[0]) - _value(theirs, metrics[0]) for ours, theirs in zip(group, base)]
             gain = _spread(differences, signed=True)
         seconds = _seconds(group)
         table.append(
             (
                 first.name,
                 str(len(group)) if first.seconds_per_iteration else '-',
-                _spread([_value(outcome, METRICS[0]) for outcome in group]),
-                _spread([_value(outcome, METRICS[1]) for outcome in group]),
+                *(_spread([_value(outcome, metric) for outcome in group]) for metric in metrics),
                 gain,
                 (f'{seconds / unit:.2f} x' if relative else f'{seconds:.3f}') if seconds else '-',
                 f'{first.checkpoint_bytes / 2**20:.2f} MiB',
@@ -65,17 +73,17 @@ def _spread(values: Sequence[float], signed: bool = False) -> str:
     return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
 
 
-def console_table(title: str, cells: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> Table:
+def console_table(title: str, cells: Sequence[Sequence[str]], heads: Sequence[str]) -> Table:
     """For the console."""
     table = Table(title=title, title_justify='left')
-    for index, column in enumerate(columns):
+    for index, column in enumerate(heads):
         table.add_column(column, justify='left' if index == 0 else 'right')
     for row in cells:
         table.add_row(*row)
     return table
 
 
-def markdown_table(cells: Sequence[Sequence[str]], columns: Sequence[str] = RELATIVE_COLUMNS) -> str:
+def markdown_table(cells: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
     """For a README."""
-    lines = ['| ' + ' | '.join(columns) + ' |', '| --- |' + ' ---: |' * (len(columns) - 1)]
+    lines = ['| ' + ' | '.join(heads) + ' |', '| --- |' + ' ---: |' * (len(heads) - 1)]
     return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in cells]) + '\n'

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mmkd_plugin.study.runs import Outcome
-from mmkd_plugin.study.table import markdown_table, rows
+from mmkd_plugin.study.table import columns, markdown_table, rows
+from mmkd_plugin.study.tasks import DETECTION, SEGMENTATION
 
 
 def outcome(name, seed, points, seconds):
@@ -31,3 +32,18 @@ def test_times_are_seconds_or_multiples_of_the_baseline():
 
 def test_markdown():
     assert markdown_table([('a', '1')], ('name', 'value')) == '| name | value |\n| --- | ---: |\n| a | 1 |\n'
+
+
+def test_columns_follow_the_task():
+    cells = rows([[Outcome('alone', 0, {'mIoU': 0.5, 'mAcc': 0.25, 'aAcc': 0.9}, 1.0, 'x.pth', 2**20)]])
+    assert columns(SEGMENTATION)[2:4] == ('mIoU', 'mAcc')
+    assert cells[0][2:4] == ('50.0', '25.0')
+    assert columns(DETECTION, relative=True) == (
+        'model',
+        'seeds',
+        'mAP',
+        'AP50',
+        'gain',
+        'time per iteration',
+        'weights',
+    )

@@ -20,6 +20,9 @@ def main() -> None:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one training each; 0 1 2 by default')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'), help='finished runs are kept here')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides for every config')
+    parser.add_argument(
+        '--any-code', action='store_true', help='keep finished runs although the code of this package changed since'
+    )
     args = parser.parse_args()
     with plain_errors():
         distilled = {}
@@ -30,7 +33,7 @@ def main() -> None:
             if not Path(config).is_file():
                 raise DistillError(f'The config file "{config}" does not exist; give the path of a .py config.')
         console = wide_console()
-        comparison = Comparison(args.student, distilled, args.seeds, args.work_dir, args.cfg_options)
+        comparison = Comparison(args.student, distilled, args.seeds, args.work_dir, args.cfg_options, args.any_code)
         picture(comparison, compare(comparison, console), console)
 
 

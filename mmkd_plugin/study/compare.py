@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from mmkd_plugin.algorithms.teacher import local_file, model_config
 from mmkd_plugin.study.picture import Painter, load_model, side_by_side
 from mmkd_plugin.study.picture_detection import DetectionPainter
 from mmkd_plugin.study.picture_segmentation import SegmentationPainter
-from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_of, test_once, train_once
+from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, train_once
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
 
+TEACHER = 'teacher'
 STUDENT = 'student alone'
 
 
@@ -31,6 +33,7 @@ class Comparison:
         seeds: Each model is trained once per seed.
         work_dir: Folder of all runs; what is finished there is not done again.
         options: Overrides for every config, in the form of ``--cfg-options``.
+        any_code: Whether finished runs count although this package's code has changed since.
     """
 
     student: str
@@ -38,6 +41,7 @@ class Comparison:
     seeds: Sequence[int]
     work_dir: Path
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    any_code: bool = False
 
 
 def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
@@ -53,25 +57,40 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
     folder = comparison.work_dir
     first = _read(next(iter(comparison.distilled.values())), comparison.options)
     teacher_file = local_file(first.distill.teacher_ckpt)
-    groups = []
+    teacher_cfg = teacher_config(first)
+    configs = {STUDENT: comparison.student, **comparison.distilled}
     with progress_bar() as progress:
-        teacher_cfg = teacher_config(first)
-        teacher = test_once('teacher', teacher_cfg, teacher_file, folder / 'teacher')
-        seconds = seconds_of(teacher_cfg, folder / 'teacher_time', progress)
-        groups.append([dataclasses.replace(teacher, seconds_per_iteration=seconds)])
-        for name, config in {STUDENT: comparison.student, **comparison.distilled}.items():
-            outcomes = []
-            for seed in comparison.seeds:
-                run_dir = folder / name.replace(' ', '_') / f'seed{seed}'
-                outcomes.append(train_once(name, config, seed, run_dir, progress, comparison.options))
-            groups.append(outcomes)
+        groups = [[test_once(TEACHER, teacher_cfg, teacher_file, folder / TEACHER)]]
+        for name, config in configs.items():
+            run_dir = folder / name.replace(' ', '_')
+            groups.append(
+                [
+                    train_once(
+                        name,
+                        config,
+                        seed,
+                        run_dir / f'seed{seed}',
+                        progress,
+                        comparison.options,
+                        comparison.any_code,
+                    )
+                    for seed in comparison.seeds
+                ]
+            )
+        timed = {name: _read(config, comparison.options) for name, config in configs.items()}
+        seconds = seconds_each({TEACHER: teacher_cfg, **timed}, folder / 'time', progress)
+    groups = [
+        [dataclasses.replace(outcome, seconds_per_iteration=seconds[outcome.name]) for outcome in group]
+        for group in groups
+    ]
     task = task_of(groups[0][0].metrics)
     cells = rows(groups, baseline=STUDENT)
     title = f'{task.measure} in points; ± is the deviation over seeds'
     console.print(console_table(title, cells, columns(task)))
     cells = rows(groups, baseline=STUDENT, relative=True)
     (folder / 'table.md').write_text(markdown_table(cells, columns(task, relative=True)))
-    console.print(f'The table as Markdown: {folder / "table.md"}')
+    (folder / 'results.json').write_text(_numbers(groups, seconds[STUDENT]))
+    console.print(f'The table as Markdown: {folder / "table.md"}; its numbers for each seed: {folder / "results.json"}')
     return groups
 
 
@@ -106,6 +125,24 @@ def teacher_config(distilled: Config) -> Config:
     cfg.model = model_config(cfg.pop('distill').teacher)
     cfg.pop('runner_type', None)
     return cfg
+
+
+def _numbers(groups: Sequence[Sequence[Outcome]], unit: float) -> str:
+    """Every number behind a table as JSON, a line for each run; times are multiples of the student's alone."""
+    lines = [
+        json.dumps(
+            dict(
+                model=outcome.name,
+                seed=outcome.seed,
+                metrics=outcome.metrics,
+                time_per_iteration=round(outcome.seconds_per_iteration / unit, 3),
+                weights_bytes=outcome.checkpoint_bytes,
+            )
+        )
+        for group in groups
+        for outcome in group
+    ]
+    return '[\n' + ',\n'.join(lines) + '\n]\n'
 
 
 def _read(config: str, options: dict[str, Any]) -> Config:

@@ -39,17 +39,17 @@ class Outcome:
         name: Shown in tables.
         seed: Random seed.
         metrics: Final values on the test split by the evaluator's names, fractions of 1.
-        seconds_per_iteration: Median over the run; 0 where nothing was trained.
         checkpoint: Path of the weights.
         checkpoint_bytes: Size of the weights alone, in the precision they are used in.
+        seconds_per_iteration: Of training, see :func:`seconds_each`; 0 where it was not measured.
     """
 
     name: str
     seed: int
     metrics: dict[str, float]
-    seconds_per_iteration: float
     checkpoint: str
     checkpoint_bytes: int
+    seconds_per_iteration: float = 0.0
 
 
 class _ProgressHook(Hook):
@@ -112,6 +112,7 @@ def train_once(
     work_dir: Path,
     progress: Progress,
     options: dict[str, Any] | None = None,
+    any_code: bool = False,
 ) -> Outcome:
     """Train a config, or read the outcome of an earlier, equal run.
 
@@ -122,22 +123,24 @@ def train_once(
         work_dir: Folder of the run; an interrupted run goes on from its last checkpoint.
         progress: Where progress is shown.
         options: Overrides in the form of ``--cfg-options``.
+        any_code: Whether a finished run counts although this package's code has changed since.
 
     Returns:
         The outcome.
     """
     cfg = prepared(config, seed, work_dir, options)
     known = work_dir / 'outcome.json'
-    digest = _digest(cfg)
+    digest, code = _digest(cfg), _code_digest()
     if known.exists():
         stored = json.loads(known.read_text())
-        if stored.pop('digest') == digest and Path(stored['checkpoint']).exists():
+        same_code = stored.pop('code') == code
+        if stored.pop('digest') == digest and (same_code or any_code) and Path(stored['checkpoint']).exists():
             progress.console.print(f'{name}, seed {seed}: done before')
             return Outcome(**stored)
     mark = work_dir / 'started.txt'
-    cfg.resume = mark.exists() and mark.read_text() == digest
+    cfg.resume = mark.exists() and mark.read_text() == digest + code
     work_dir.mkdir(parents=True, exist_ok=True)
-    mark.write_text(digest)
+    mark.write_text(digest + code)
     hook = _ProgressHook(f'{name}, seed {seed}', progress)
     with quiet(work_dir / 'console.log'):
         runner = new_runner(cfg)
@@ -149,11 +152,10 @@ def train_once(
         name=name,
         seed=seed,
         metrics=metrics,
-        seconds_per_iteration=statistics.median(hook.seconds[WARM_UP:] or hook.seconds or [0.0]),
         checkpoint=str(checkpoint),
         checkpoint_bytes=_weights_bytes(runner),
     )
-    known.write_text(json.dumps({**dataclasses.asdict(outcome), 'digest': digest}, indent=1))
+    known.write_text(json.dumps({**dataclasses.asdict(outcome), 'digest': digest, 'code': code}, indent=1))
     return outcome
 
 
@@ -167,27 +169,47 @@ def test_once(name: str, config: str | Config, checkpoint: str, work_dir: Path) 
     with quiet(work_dir / 'console.log'):
         runner = new_runner(cfg)
         metrics = as_fractions(runner.test())
-    return Outcome(name, 0, metrics, 0.0, checkpoint, _weights_bytes(runner))
+    return Outcome(name, 0, metrics, checkpoint, _weights_bytes(runner))
 
 
 test_once.__test__ = False  # type: ignore[attr-defined]
 
 
-def seconds_of(config: Config, work_dir: Path, progress: Progress, iterations: int = 20) -> float:
-    """Median seconds of a training iteration, over a few that are not kept."""
+def seconds_each(
+    configs: dict[str, Config], work_dir: Path, progress: Progress, rounds: int = 2, iterations: int = 15
+) -> dict[str, float]:
+    """Time training iterations of several configs side by side.
+
+    The configs take turns, so that whatever else the machine does meets all of them.
+
+    Args:
+        configs: By name.
+        work_dir: Folder for what the runs print; nothing else is kept.
+        progress: Where progress is shown.
+        rounds: Turns of each config.
+        iterations: Iterations of a turn; the first few are left out.
+
+    Returns:
+        Median seconds of an iteration by name, the least of all rounds.
+    """
     options = {
         'train_cfg.max_iters': iterations,
         'train_cfg.val_interval': iterations + 1,
         'default_hooks.checkpoint.interval': -1,
         'default_hooks.checkpoint.save_last': False,
     }
-    hook = _ProgressHook('time of the teacher', progress)
     work_dir.mkdir(parents=True, exist_ok=True)
-    with quiet(work_dir / 'console.log'):
-        runner = new_runner(prepared(config, 0, work_dir, options))
-        runner.register_hook(hook)
-        runner.train()
-    return statistics.median(hook.seconds[WARM_UP:])
+    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    for _ in range(rounds):
+        for name, config in configs.items():
+            hook = _ProgressHook(f'time of {name}', progress)
+            with quiet(work_dir / 'console.log'):
+                runner = new_runner(prepared(config, 0, work_dir, options))
+                runner.register_hook(hook)
+                runner.train()
+            seconds[name].append(statistics.median(hook.seconds[WARM_UP:]))
+            progress.remove_task(hook.task)
+    return {name: min(values) for name, values in seconds.items()}
 
 
 @contextlib.contextmanager
@@ -229,13 +251,18 @@ def _weights_bytes(runner: Runner) -> int:
 
 
 def _digest(cfg: Config) -> str:
-    """Hash of everything that decides a run: the config, this package's code, the teacher's file."""
+    """Hash of the config and of the teacher's file."""
     digest = hashlib.sha256(cfg.pretty_text.encode())
-    package = Path(__file__).parents[1]
-    files = sorted(file for file in package.rglob('*.py') if '.mim' not in file.parts)
     teacher = (cfg.get('distill') or {}).get('teacher_ckpt')
     if teacher is not None and Path(local_file(teacher)).is_file():
-        files.append(Path(local_file(teacher)))
-    for file in files:
+        digest.update(Path(local_file(teacher)).read_bytes())
+    return digest.hexdigest()
+
+
+def _code_digest() -> str:
+    """Hash of this package's code."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for file in sorted(file for file in package.rglob('*.py') if '.mim' not in file.parts):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -49,7 +49,7 @@ def rows(
         table.append(
             (
                 first.name,
-                str(len(group)) if first.seconds_per_iteration else '-',
+                str(len(group)),
                 *(_spread([_value(outcome, metric) for outcome in group]) for metric in metrics),
                 gain,
                 (f'{seconds / unit:.2f} x' if relative else f'{seconds:.3f}') if seconds else '-',

@@ -220,7 +220,8 @@ def roi_box_head(model: nn.Module) -> BoxHead | None:
     from mmdet.models.roi_heads import StandardRoIHead
     from mmdet.models.roi_heads.bbox_heads import BBoxHead
 
-    kind, path = type(roi_head), 'roi_head.bbox_head'
+    kind: Any = type(roi_head)
+    path = 'roi_head.bbox_head'
     head: Any = getattr(roi_head, 'bbox_head', None)
     known = (
         isinstance(roi_head, StandardRoIHead)

@@ -70,8 +70,8 @@ class AnchorPredictionsRecorder(_PredictionsRecorder):
 class RoIPredictionsRecorder(_PredictionsRecorder):
     """Predictions of the teacher's RoI head for the RoIs that the student sampled, one record.
 
-    Proposals of the teacher's own are never made. ``data_idx`` 0 selects the logits, ``(M, C + 1)``, 1 the encoded boxes
-    of the RoIs' labels, ``(M, 4)``.
+    Proposals of the teacher's own are never made. ``data_idx`` 0 selects the logits, ``(M, C + 1)``, 1 the encoded
+    boxes of the RoIs' labels, ``(M, 4)``.
 
     Args:
         source: Module that returns the features which the RoI head reads: the neck.

@@ -17,8 +17,8 @@ from mmkd_plugin.registry import TASK_UTILS
 class _SamplesRecorder(BaseRecorder):
     """What a head hands to its own loss, so that nothing is sampled or assigned twice.
 
-    The loss method is watched while records are taken and is the stock one otherwise. Fields are built when a loss reads
-    them, so those that no loss reads cost nothing.
+    The loss method is watched while records are taken and is the stock one otherwise. Fields are built when a loss
+    reads them, so those that no loss reads cost nothing.
 
     Args:
         source: Path of the head in the model.

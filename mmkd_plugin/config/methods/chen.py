@@ -102,7 +102,8 @@ class Chen(Method):
                 strides = [f'{level.stride:g}' for level in student.anchors]
                 left = [stride for index, stride in enumerate(strides) if index not in dict(levels)]
                 print_log(f'The teacher has no anchors at the stride {", ".join(left)}; these are not distilled.')
-            names, fields = [f'_level{index}' for index in range(len(levels))], AnchorSamplesRecorder.fields
+            names = [f'_level{index}' for index in range(len(levels))]
+            fields: tuple[str, ...] = AnchorSamplesRecorder.fields
         else:
             parts.teacher_recorders[predictions] = dict(
                 type='mmkd_plugin.RoIPredictions',

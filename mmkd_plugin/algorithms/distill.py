@@ -45,6 +45,7 @@ class DistillAlgorithm(BaseAlgorithm):
             methods that mix hard and soft losses; the others stay as they are.
         same_classes: Whether the outputs of both models are compared class by class, so that a teacher of other
             classes is refused.
+        teacher_scale: Size of the images that the teacher sees in those of the student.
         data_preprocessor: Preprocessor of the batch; the student's own by default.
         init_cfg: MMEngine initialisation of the whole.
     """
@@ -62,6 +63,7 @@ class DistillAlgorithm(BaseAlgorithm):
         trust_checkpoint: bool = False,
         student_loss_weights: dict[str, float] | None = None,
         same_classes: bool = False,
+        teacher_scale: float = 1.0,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -76,7 +78,7 @@ class DistillAlgorithm(BaseAlgorithm):
         keep_outputs(teacher.model)
         with isolated_rng():
             self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
-        self.teacher = FrozenTeacher(teacher, self.data_preprocessor)
+        self.teacher = FrozenTeacher(teacher, self.data_preprocessor, teacher_scale)
         self.distiller.prepare_from_student(self.architecture)
         self.distiller.prepare_from_teacher(self.teacher.model)
         self.teacher.watch(self.distiller.teacher_recorders, self.distiller.teacher_records_needed())

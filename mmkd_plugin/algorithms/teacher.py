@@ -17,6 +17,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.utils import get_installed_path
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
@@ -56,12 +57,14 @@ class FrozenTeacher:
         teacher: The teacher as built.
         student_preprocessor: Preprocessor that made the batch; where the teacher's own normalises in another way,
             the batch is converted.
+        scale: Size of the images that the teacher sees in those of the student.
     """
 
-    def __init__(self, teacher: LoadedTeacher, student_preprocessor: nn.Module) -> None:
+    def __init__(self, teacher: LoadedTeacher, student_preprocessor: nn.Module, scale: float = 1.0) -> None:
         self.model = revert_sync_batchnorm(teacher.model).eval().requires_grad_(False)
         self.report = teacher.report
         self.meta = teacher.meta
+        self.scale = scale
         self._renormalise = _Renormalise.between(student_preprocessor, getattr(self.model, 'data_preprocessor', None))
         self._recorders = RecorderManager()
         self._needed: dict[str, int] = {}
@@ -111,6 +114,8 @@ class FrozenTeacher:
         """
         if self._renormalise is not None:
             batch_inputs = self._renormalise(batch_inputs, data_samples)
+        if self.scale != 1:
+            batch_inputs, data_samples = _resize(batch_inputs, data_samples, self.scale)
         with self._recorders:
             try:
                 self.model(batch_inputs, data_samples, mode='tensor')
@@ -136,6 +141,21 @@ def _run_on_features(head: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
         head(outputs)
 
     return hook
+
+
+def _resize(batch: Tensor, data_samples: list | None, scale: float) -> tuple[Tensor, list | None]:
+    """A batch in another size, with samples that hold the sizes alone."""
+    batch = interpolate(batch, scale_factor=scale, mode='bilinear', align_corners=False, antialias=scale < 1)
+    if data_samples is None:
+        return batch, None
+    samples = []
+    for sample in data_samples:
+        meta = dict(sample.metainfo)
+        for key in ('img_shape', 'pad_shape', 'batch_input_shape'):
+            if key in meta:
+                meta[key] = tuple(int(side * scale) for side in meta[key][:2])
+        samples.append(type(sample)(metainfo=meta))
+    return batch, samples
 
 
 class _Renormalise(nn.Module):

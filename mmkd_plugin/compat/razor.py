@@ -12,10 +12,12 @@ from mmrazor.models.task_modules.recorder import (  # noqa: E402
     ModuleOutputsRecorder,
     RecorderManager,
 )
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder  # noqa: E402
 
 __all__ = [
     'BaseAlgorithm',
     'BaseConnector',
+    'BaseRecorder',
     'ConfigurableDistiller',
     'ModuleInputsRecorder',
     'ModuleOutputsRecorder',

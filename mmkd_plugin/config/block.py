@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal, Union
 
 from mmkd_plugin.config.methods import METHODS, Method
@@ -21,6 +22,7 @@ class DistillBlock:
         methods: Method configs by a name of the user's choice; each has a ``type`` and that method's own keys.
         inherit: Whether the student's neck and heads start from the teacher's weights; ``'auto'`` where they agree.
         trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
+        teacher_scale: Size of the images that the teacher sees in those of the student, a power of 2.
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
@@ -30,6 +32,7 @@ class DistillBlock:
     methods: dict = dataclasses.field(default_factory=dict)
     inherit: Union[bool, Literal['auto']] = False  # noqa: UP007
     trust_checkpoint: bool = False
+    teacher_scale: float = 1.0
     self_check: bool = True
 
     @classmethod
@@ -54,6 +57,11 @@ class DistillBlock:
             raise DistillError(
                 'The distill block names no method; inherit a recipe such as "mmkd_plugin::_base_/fgd/one_stage.py" or '
                 "set distill.methods=dict(fgd=dict(type='FGD'))."
+            )
+        if block.teacher_scale <= 0 or math.frexp(block.teacher_scale)[0] != 0.5:
+            raise DistillError(
+                f'"distill.teacher_scale" is {block.teacher_scale:g}; it must be a power of 2, such as 2, so that a '
+                "cell of one model covers the same pixels as one of the other's."
             )
         methods = {}
         for name, method in block.methods.items():

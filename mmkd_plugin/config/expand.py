@@ -33,11 +33,12 @@ def expand_block(block: DistillBlock, student: nn.Module, teacher: nn.Module) ->
         Arguments of :class:`mmkd_plugin.algorithms.DistillAlgorithm`: the config of the distiller, and options that the
         methods set.
     """
-    models = ModelPair(probe(student, 'student'), probe(teacher, 'teacher'))
+    scale = block.teacher_scale
+    models = ModelPair(probe(student, 'student'), probe(teacher, 'teacher').seen_at(scale), scale)
     parts = Parts()
     for name, method in block.methods.items():
         parts.merge(method.expand(name, models))
-    return parts.to_dict()
+    return {**parts.to_dict(), **(dict(teacher_scale=scale) if scale != 1 else {})}
 
 
 def algorithm_options(block: DistillBlock) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
+from mmkd_plugin.config.heads import BoxHead, BoxHeadPair, dense_head, roi_box_head
 from mmkd_plugin.config.taps import HeadTaps, Tap
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.recorders.priors import anchor_strides
@@ -41,6 +42,8 @@ class ModelTaps:
         decode_head: Taps of a segmentor's decode head, None where it has none that returns a class map.
         auxiliary_heads: Those of its auxiliary heads.
         anchor_strides: Strides of the levels on which the head places anchors; empty where it places none.
+        dense_head: The RPN or the one-stage head of a detector, None where it has none.
+        roi_head: The RoI head of a detector, None where it has none.
     """
 
     name: str
@@ -50,6 +53,21 @@ class ModelTaps:
     decode_head: HeadTaps | None = None
     auxiliary_heads: tuple[HeadTaps, ...] = ()
     anchor_strides: tuple[int, ...] = ()
+    dense_head: BoxHead | None = None
+    roi_head: BoxHead | None = None
+
+    def seen_at(self, scale: float) -> ModelTaps:
+        """The same model on images that are larger by ``scale``, in pixels of the smaller ones."""
+        return dataclasses.replace(
+            self,
+            output=tuple(tap.seen_at(scale) for tap in self.output),
+            pre_norm=tuple(tap.seen_at(scale) for tap in self.pre_norm),
+            modules={path: tuple(tap.seen_at(scale) for tap in taps) for path, taps in self.modules.items()},
+            decode_head=None if self.decode_head is None else self.decode_head.seen_at(scale),
+            auxiliary_heads=tuple(head.seen_at(scale) for head in self.auxiliary_heads),
+            anchor_strides=tuple(int(stride / scale) for stride in self.anchor_strides),
+            dense_head=None if self.dense_head is None else self.dense_head.seen_at(scale),
+        )
 
     def at(self, path: str) -> Tap:
         """The output of the first call of a module that the user names; raises as :meth:`calls` does."""
@@ -97,10 +115,17 @@ class HeadPair:
 
 @dataclasses.dataclass(frozen=True)
 class ModelPair:
-    """Student and teacher as a method sees them."""
+    """Student and teacher as a method sees them.
+
+    Attributes:
+        student: The student.
+        teacher: The teacher; strides and anchors in pixels of the student's image.
+        teacher_scale: Size of the teacher's image in the student's.
+    """
 
     student: ModelTaps
     teacher: ModelTaps
+    teacher_scale: float = 1.0
 
     def levels(self, tap: str) -> list[LevelPair]:
         """Match the levels of both models by stride.
@@ -136,6 +161,40 @@ class ModelPair:
             print_log(
                 f'Student levels of stride {left} have no teacher level of that stride and are not distilled.',
                 'current',
+            )
+        return pairs
+
+    def box_heads(self, where: str, heads: str = 'all') -> list[BoxHeadPair]:
+        """The box heads of both detectors.
+
+        Args:
+            where: The method's place in the block, for messages.
+            heads: ``'all'``, ``'dense'`` or ``'roi'``.
+
+        Returns:
+            The pairs that the student has: the dense head, then the RoI head.
+
+        Raises:
+            DistillError: If the student has none, or the teacher lacks one of them.
+        """
+        remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
+        kinds = {'dense': 'dense_head', 'roi': 'roi_head'}
+        wanted = list(kinds.values()) if heads == 'all' else [kinds[heads]]
+        pairs = []
+        for kind in wanted:
+            student, teacher = getattr(self.student, kind), getattr(self.teacher, kind)
+            if student is None:
+                continue
+            if teacher is None:
+                raise DistillError(
+                    f'The student, {self.student.name}, has a {student.path}, which the teacher, {self.teacher.name}, '
+                    f'lacks; choose a teacher of the same family, or {remedy}.'
+                )
+            pairs.append(BoxHeadPair(student, teacher))
+        if not pairs:
+            raise DistillError(
+                f'The student, {self.student.name}, has no {" or ".join(wanted)} whose boxes could be compared; choose '
+                f'a detector that has, or {remedy}.'
             )
         return pairs
 
@@ -234,6 +293,8 @@ def probe(model: Any, role: str) -> ModelTaps:
         decode_head,
         tuple(head for head in auxiliary if head is not None),
         anchor_strides(model),
+        dense_head(model),
+        roi_box_head(model),
     )
 
 

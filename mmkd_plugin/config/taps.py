@@ -25,6 +25,10 @@ class Tap:
     data_idx: int | None = None
     nonnegative: bool = False
 
+    def seen_at(self, scale: float) -> Tap:
+        """The same tap in pixels of an image that is smaller by ``scale``; stride 0 where a cell is less than one."""
+        return dataclasses.replace(self, stride=int(self.stride / scale))
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadTaps:
@@ -43,3 +47,8 @@ class HeadTaps:
     feature: Tap | None
     align_corners: bool
     ignore_index: int
+
+    def seen_at(self, scale: float) -> HeadTaps:
+        """The same head in pixels of an image that is smaller by ``scale``."""
+        feature = None if self.feature is None else self.feature.seen_at(scale)
+        return dataclasses.replace(self, logits=self.logits.seen_at(scale), feature=feature)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import ConfigurableDistiller
 from mmkd_plugin.errors import DistillError
@@ -48,6 +48,13 @@ class Distiller(ConfigurableDistiller):
         for part in (*self.connectors.values(), *self.distill_losses.values()):
             if hasattr(part, 'init_weights'):
                 part.init_weights()
+
+    def prepare_from_teacher(self, model: nn.Module) -> None:
+        """Initialise the teacher's recorders; those that evaluate the student's samples learn where these lie."""
+        super().prepare_from_teacher(model)
+        for recorder in self.teacher_recorders.recorders.values():
+            if hasattr(recorder, 'follow'):
+                recorder.follow(self.student_recorders)
 
     def teacher_records_needed(self) -> dict[str, int]:
         """How many records of each teacher recorder the losses read."""

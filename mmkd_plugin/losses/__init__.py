@@ -1,6 +1,6 @@
 """The maths of each method: modules over the pure functions of ``mmkd_plugin.losses.functional``."""
 
-from mmkd_plugin.losses.chen2017 import ChenBoundedRegressionLoss, ChenClassificationLoss, ChenHintLoss
+from mmkd_plugin.losses.chen2017 import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
 from mmkd_plugin.losses.discriminator import Discriminator
 from mmkd_plugin.losses.fgd import FGDLoss
 from mmkd_plugin.losses.fgi import FGILoss
@@ -9,9 +9,9 @@ from mmkd_plugin.losses.pspnet_kd import PSPNetKDLoss
 from mmkd_plugin.losses.structured_seg import PairWiseLoss, PixelWiseLoss
 
 __all__ = [
-    'ChenBoundedRegressionLoss',
     'ChenClassificationLoss',
     'ChenHintLoss',
+    'ChenRegressionLoss',
     'Discriminator',
     'FGDLoss',
     'FGILoss',

@@ -8,10 +8,12 @@ from mmkd_plugin.losses.distributed import mean_over_ranks
 from mmkd_plugin.losses.functional.averaging import average
 from mmkd_plugin.losses.functional.checks import require_choice, require_positive
 from mmkd_plugin.losses.functional.chen2017 import (
+    FORMS,
     NORMS,
     REDUCTIONS,
     bounded_regression,
     hint_loss,
+    squared_distance,
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
 )
@@ -81,21 +83,26 @@ class ChenClassificationLoss(nn.Module):
 
 
 @MODELS.register_module()
-class ChenBoundedRegressionLoss(nn.Module):
-    r"""The teacher-bounded part of the paper's regression loss, :math:`SmoothL1 + \nu L_b`.
+class ChenRegressionLoss(nn.Module):
+    r"""The teacher's part of the paper's regression loss, :math:`SmoothL1 + \nu L_b`.
 
     The smooth L1 part is the student's own loss. Only proposals with a regression target may have a weight.
 
     Args:
-        bounded_weight: Nu.
+        regression_weight: Nu.
+        form: ``'bounded'``, :math:`L_b`, or ``'l2'``, which it is compared with: the squared distance to the teacher.
         margin: How much better than the teacher the student must be to be left alone, in squared distance; the paper
             gives no value.
         loss_weight: Multiplies the term.
     """
 
-    def __init__(self, bounded_weight: float = 0.5, margin: float = 0.0, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, regression_weight: float = 0.5, form: str = 'bounded', margin: float = 0.0, loss_weight: float = 1.0
+    ) -> None:
         super().__init__()
-        self.weight = bounded_weight * loss_weight
+        require_choice('form', form, FORMS)
+        self.weight = regression_weight * loss_weight
+        self.form = form
         self.margin = margin
 
     def forward(
@@ -117,17 +124,20 @@ class ChenBoundedRegressionLoss(nn.Module):
                 proposals, positive or not, averaged over ranks.
 
         Returns:
-            A scalar under ``'bounded'``.
+            A scalar under the name of the form.
 
         Raises:
             ValueError: If the shapes differ.
         """
         if not self.weight:
             return {}
-        losses = bounded_regression(student, teacher, target, margin=self.margin)
+        if self.form == 'bounded':
+            losses = bounded_regression(student, teacher, target, margin=self.margin)
+        else:
+            losses = squared_distance(student, teacher)
         if avg_factor is None:
             avg_factor = mean_over_ranks(losses.new_full((), losses.numel()))
-        return {'bounded': self.weight * average(losses, weight, avg_factor)}
+        return {self.form: self.weight * average(losses, weight, avg_factor)}
 
 
 @MODELS.register_module()

@@ -2,7 +2,18 @@
 
 from mmkd_plugin.recorders.feature import FeatureRecorder
 from mmkd_plugin.recorders.ground_truth import GroundTruthRecorder
+from mmkd_plugin.recorders.predictions import AnchorPredictionsRecorder, RoIPredictionsRecorder
 from mmkd_plugin.recorders.priors import PriorsRecorder
+from mmkd_plugin.recorders.samples import AnchorSamplesRecorder, RoISamplesRecorder
 from mmkd_plugin.recorders.semantic_map import SemanticMapRecorder
 
-__all__ = ['FeatureRecorder', 'GroundTruthRecorder', 'PriorsRecorder', 'SemanticMapRecorder']
+__all__ = [
+    'AnchorPredictionsRecorder',
+    'AnchorSamplesRecorder',
+    'FeatureRecorder',
+    'GroundTruthRecorder',
+    'PriorsRecorder',
+    'RoIPredictionsRecorder',
+    'RoISamplesRecorder',
+    'SemanticMapRecorder',
+]

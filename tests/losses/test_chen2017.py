@@ -11,7 +11,7 @@ from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from mmkd_plugin.losses import ChenBoundedRegressionLoss, ChenClassificationLoss, ChenHintLoss
+from mmkd_plugin.losses import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
 from mmkd_plugin.losses.functional import (
     bounded_regression,
     hint_loss,
@@ -169,12 +169,12 @@ class TestSigmoidClassificationLoss(LossTester):
         return TestChenClassificationLoss().inputs()
 
 
-class TestChenBoundedRegressionLoss(LossTester):
+class TestChenRegressionLoss(LossTester):
     golden_names = tuple(f'm{margin}.{part}' for margin in ('0', '0.25', '0.5') for part in ('sum', 'mean', 'total'))
-    term_weights = {'bounded': 'bounded_weight'}
+    term_weights = {'bounded': 'regression_weight'}
 
     def build(self, **options):
-        return ChenBoundedRegressionLoss(**options)
+        return ChenRegressionLoss(**options)
 
     def inputs(self):
         student, teacher, target = torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(1))
@@ -187,16 +187,16 @@ class TestChenBoundedRegressionLoss(LossTester):
         margin, nu, target = float(group[1:]), data['nu'].item(), data['y']
         inputs = {'student': data['R_s'], 'teacher': data['R_t'], 'target': target}
         if part == 'mean':
-            loss = ChenBoundedRegressionLoss(1, margin)
+            loss = ChenRegressionLoss(1, margin=margin)
             gradients = {'student': data[f'{group}.grad_Lb_sum'] / 12}
             return Golden(loss, inputs, {'bounded': data[f'{group}.Lb_mean_over_boxes']}, gradients)
         inputs['avg_factor'] = 1
         if part == 'sum':
-            loss = ChenBoundedRegressionLoss(1, margin)
+            loss = ChenRegressionLoss(1, margin=margin)
             gradients = {'student': data[f'{group}.grad_Lb_sum']}
             return Golden(loss, inputs, {'bounded': data[f'{group}.Lb_sum']}, gradients)
         loss = WithHardLoss(
-            ChenBoundedRegressionLoss(nu, margin), lambda x: smooth_l1_loss(x, target.to(x), reduction='sum')
+            ChenRegressionLoss(nu, margin=margin), lambda x: smooth_l1_loss(x, target.to(x), reduction='sum')
         )
         bounded = nu * data[f'{group}.Lb_sum']
         terms = {'bounded': bounded, 'hard': data[f'{group}.Lreg_sum'] - bounded}
@@ -242,6 +242,24 @@ class TestChenBoundedRegressionLoss(LossTester):
         loss = self.build()(student, torch.zeros(0, 4), torch.zeros(0, 4))['bounded']
         loss.backward()
         assert loss == 0
+
+    def test_plain_distance_by_hand(self):
+        # 3 - 1 squared against the teacher; bounded, 3 squared against the truth.
+        student, teacher, target = torch.tensor([[3.0, 0, 0, 0]]), torch.tensor([[1.0, 0, 0, 0]]), torch.zeros(1, 4)
+        assert ChenRegressionLoss(1, 'l2')(student, teacher, target) == {'l2': 4}
+        assert ChenRegressionLoss(1)(student, teacher, target) == {'bounded': 9}
+
+
+class TestPlainRegressionLoss(LossTester):
+    term_weights = {'l2': 'regression_weight'}
+    # No recorded numbers; the formula is checked by hand above.
+    test_equals_golden = None
+
+    def build(self, **options):
+        return ChenRegressionLoss(form='l2', **options)
+
+    def inputs(self):
+        return TestChenRegressionLoss().inputs()
 
 
 class TestChenHintLoss(LossTester):
@@ -292,6 +310,6 @@ class TestChenHintLoss(LossTester):
             self.build()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4))
 
 
-@pytest.mark.parametrize('loss', [ChenClassificationLoss, ChenBoundedRegressionLoss, ChenHintLoss])
+@pytest.mark.parametrize('loss', [ChenClassificationLoss, ChenRegressionLoss, ChenHintLoss])
 def test_it_is_registered(loss):
     assert MODELS.module_dict[loss.__name__] is loss

@@ -1,6 +1,7 @@
 """Methods that a ``distill`` block can name, by their ``type``."""
 
 from mmkd_plugin.config.methods.base import Method, Parts
+from mmkd_plugin.config.methods.chen import Chen
 from mmkd_plugin.config.methods.feature import Feature
 from mmkd_plugin.config.methods.fgd import FGD
 from mmkd_plugin.config.methods.fgi import FGI
@@ -8,7 +9,7 @@ from mmkd_plugin.config.methods.pspnet_kd import PSPNetKD
 from mmkd_plugin.config.methods.structured_seg import PairWise, PixelWise
 
 METHODS: dict[str, type[Method]] = {
-    method.__name__: method for method in (FGD, FGI, Feature, PSPNetKD, PairWise, PixelWise)
+    method.__name__: method for method in (Chen, FGD, FGI, Feature, PSPNetKD, PairWise, PixelWise)
 }
 
-__all__ = ['FGD', 'FGI', 'METHODS', 'Feature', 'Method', 'PSPNetKD', 'PairWise', 'Parts', 'PixelWise']
+__all__ = ['Chen', 'FGD', 'FGI', 'METHODS', 'Feature', 'Method', 'PSPNetKD', 'PairWise', 'Parts', 'PixelWise']

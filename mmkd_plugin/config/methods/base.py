@@ -35,8 +35,8 @@ class Parts:
         """
         for loss in self.student_loss_weights.keys() & other.student_loss_weights.keys():
             raise DistillError(
-                f'Two methods of the distill block weigh the student\'s "{loss}"; keep one of them, or set alpha=1 in '
-                'all but one.'
+                f'Two methods of the distill block weigh the student\'s "{loss}"; keep one of them, or set its share '
+                '(alpha or mu) to 1 in all but one.'
             )
         for field in dataclasses.fields(self):
             if field.name != 'same_classes':

@@ -3,6 +3,7 @@
 from mmkd_plugin.losses.functional.chen2017 import (
     bounded_regression,
     hint_loss,
+    squared_distance,
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
 )
@@ -35,6 +36,7 @@ __all__ = [
     'pixel_wise_loss',
     'soft_label_divergence',
     'spatial_attention',
+    'squared_distance',
     'weighted_soft_binary_cross_entropy',
     'weighted_soft_cross_entropy',
 ]

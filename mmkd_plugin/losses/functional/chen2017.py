@@ -9,6 +9,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 from mmkd_plugin.losses.functional.checks import require_choice, require_same_shape
 from mmkd_plugin.losses.functional.precision import full_precision
 
+FORMS = ('bounded', 'l2')
 NORMS = ('l2', 'l1')
 REDUCTIONS = ('mean', 'batch', 'sum')
 
@@ -124,6 +125,29 @@ def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, *, marg
     distance = ((student - target) ** 2).sum(-1)
     bound = ((teacher.detach() - target) ** 2).sum(-1)
     return torch.where(distance.detach() + margin > bound, distance, 0)
+
+
+@full_precision
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""The student's squared distance to the teacher, :math:`\|s_r - t_r\|^2`, the plain loss that the bound replaces.
+
+    Args:
+        student: Regressed boxes, ``(..., 4)``; gradients flow to them.
+        teacher: The teacher's for the same proposals, ``(..., 4)``; detached.
+
+    Returns:
+        One loss per box, ``(...)``.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> squared_distance(torch.tensor([[2., 0., 0., 0.]]), torch.ones(1, 4))
+        tensor([4.])
+    """
+    require_same_shape('The regression loss', student, teacher)
+    return ((student - teacher.detach()) ** 2).sum(-1)
 
 
 @full_precision

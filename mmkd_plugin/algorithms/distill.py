@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -15,6 +17,7 @@ from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
+from mmkd_plugin.distillers.distiller import SINGLE
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 
@@ -34,18 +37,20 @@ class DistillAlgorithm(BaseAlgorithm):
 
     Args:
         architecture: The student, a config or a built model.
-        teacher: The teacher, a config or a built model.
+        teacher: The teacher, a config or a built model; None where ``teachers`` are given.
         distiller: Config of the distiller: recorders, connectors, losses and what reaches which.
         teacher_ckpt: Path or address of the teacher's weights, ``'random'`` for none on purpose; None where ``teacher``
             carries its weights already.
-        inherit: Whether the student's neck and heads start from the teacher's weights: True, False, or ``'auto'``
-            for "where all of them agree in name and shape".
+        inherit: Whether the student's neck and heads start from the teacher's weights: True, False, ``'auto'`` for
+            "where all of them agree in name and shape", or the name of one of several teachers.
         trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
         student_loss_weights: Factors on the student's own losses, by the start of their names (``'decode.loss'``), for
             methods that mix hard and soft losses; the others stay as they are.
         same_classes: Whether the outputs of both models are compared class by class, so that a teacher of other
             classes is refused.
         teacher_scale: Size of the images that the teacher sees in those of the student.
+        teachers: Several teachers by name, each a dict with ``teacher``, ``teacher_ckpt``, ``trust_checkpoint``,
+            ``same_classes`` and ``teacher_scale`` as above.
         data_preprocessor: Preprocessor of the batch; the student's own by default.
         init_cfg: MMEngine initialisation of the whole.
     """
@@ -56,14 +61,15 @@ class DistillAlgorithm(BaseAlgorithm):
     def __init__(
         self,
         architecture: dict | nn.Module,
-        teacher: dict | nn.Module | LoadedTeacher,
-        distiller: dict | Distiller,
+        teacher: dict | nn.Module | LoadedTeacher | None = None,
+        distiller: dict | Distiller | None = None,
         teacher_ckpt: str | None = None,
         inherit: bool | str = False,
         trust_checkpoint: bool = False,
         student_loss_weights: dict[str, float] | None = None,
         same_classes: bool = False,
         teacher_scale: float = 1.0,
+        teachers: dict[str, dict] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -72,18 +78,44 @@ class DistillAlgorithm(BaseAlgorithm):
         keep_outputs(student)
         self.inherit = inherit
         self.student_loss_weights = dict(student_loss_weights or {})
-        self.same_classes = same_classes
+        with isolated_rng():
+            self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
+        if teachers is None:
+            assert teacher is not None
+            only = dict(teacher=teacher, teacher_ckpt=teacher_ckpt, trust_checkpoint=trust_checkpoint)
+            teachers = {SINGLE: dict(only, same_classes=same_classes, teacher_scale=teacher_scale)}
+        self.teachers = {name: self._freeze(**options) for name, options in teachers.items()}
+        self.distiller.prepare_from_student(self.architecture)
+        self.distiller.prepare_from_teachers({name: item.model for name, item in self.teachers.items()})
+        for name, frozen in self.teachers.items():
+            frozen.watch(self.distiller.recorders_of(name))
+        self.step_observers: list[StepObserver] = []
+        self._register_load_state_dict_pre_hook(self._read_student_keys)
+
+    def _freeze(
+        self,
+        teacher: dict | nn.Module | LoadedTeacher,
+        teacher_ckpt: str | None = None,
+        trust_checkpoint: bool = False,
+        same_classes: bool = False,
+        teacher_scale: float = 1.0,
+    ) -> FrozenTeacher:
+        """Build one teacher."""
         if not isinstance(teacher, LoadedTeacher):
             teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint)
         keep_outputs(teacher.model)
-        with isolated_rng():
-            self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
-        self.teacher = FrozenTeacher(teacher, self.data_preprocessor, teacher_scale)
-        self.distiller.prepare_from_student(self.architecture)
-        self.distiller.prepare_from_teacher(self.teacher.model)
-        self.teacher.watch(self.distiller.teacher_recorders, self.distiller.teacher_records_needed())
-        self.step_observers: list[StepObserver] = []
-        self._register_load_state_dict_pre_hook(self._read_student_keys)
+        return FrozenTeacher(teacher, self.data_preprocessor, teacher_scale, same_classes)
+
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The teacher, or the first one where there are several."""
+        return next(iter(self.teachers.values()))
+
+    def inherited_teacher(self) -> FrozenTeacher | None:
+        """The teacher whose neck and heads the student starts from, None for none."""
+        if not self.inherit:
+            return None
+        return self.teachers.get(str(self.inherit), self.teacher)
 
     @property
     def student(self) -> nn.Module:
@@ -98,9 +130,10 @@ class DistillAlgorithm(BaseAlgorithm):
             return getattr(super().__getattr__('architecture'), name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillAlgorithm:
-        """Move the teacher along with the student."""
+        """Move the teachers along with the student."""
         super()._apply(fn, recurse)
-        self.teacher.apply_(fn)
+        for teacher in self.teachers.values():
+            teacher.apply_(fn)
         return self
 
     def init_weights(self) -> None:
@@ -108,8 +141,9 @@ class DistillAlgorithm(BaseAlgorithm):
         self.architecture.init_weights()
         with isolated_rng():
             self.distiller.init_weights()
-        if self.inherit:
-            print_log(inherit_weights(self.architecture, self.teacher.model, self.inherit), logger='current')
+        teacher = self.inherited_teacher()
+        if teacher is not None:
+            print_log(inherit_weights(self.architecture, teacher.model, self.inherit), logger='current')
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Compute the student's losses and, prefixed with ``distill.``, the distillation terms.
@@ -121,15 +155,22 @@ class DistillAlgorithm(BaseAlgorithm):
         Returns:
             All losses by name; the student's keep their own names.
         """
-        with self.distiller.student_recorders:
+        with self.distiller.recording():
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
         losses = weigh_losses(losses, self.student_loss_weights)
-        self.teacher.run(batch_inputs, data_samples)
+        needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
+        for teacher in self.teachers.values():
+            teacher.run(batch_inputs, data_samples, needed)
         terms = self.distiller.compute_terms()
         for observe in list(self.step_observers):
             observe(self, losses)
         self.distiller.release_records()
-        return {**losses, **{f'distill.{name}': value for name, value in self.distiller.sum_levels(terms).items()}}
+        sums = self.distiller.sum_levels(terms)
+        idle = self.distiller.idle_parameters()
+        if idle and dist.is_available() and dist.is_initialized():
+            # Every process must see a gradient for every parameter, or the reducer waits for it.
+            sums['loss_idle'] = 0 * torch.stack([parameter.sum() for parameter in idle]).sum()
+        return {**losses, **{f'distill.{name}': value for name, value in sums.items()}}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the losses up the way the student does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os.path as osp
 import re
@@ -22,7 +23,7 @@ from torch.nn.functional import interpolate
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
-from mmkd_plugin.compat.razor import RecorderManager
+from mmkd_plugin.compat.razor import BaseRecorder
 from mmkd_plugin.errors import DistillError, nearest
 
 RANDOM_WEIGHTS = 'random'
@@ -58,15 +59,19 @@ class FrozenTeacher:
         student_preprocessor: Preprocessor that made the batch; where the teacher's own normalises in another way,
             the batch is converted.
         scale: Size of the images that the teacher sees in those of the student.
+        same_classes: Whether outputs are compared class by class, so that a teacher of other classes is refused.
     """
 
-    def __init__(self, teacher: LoadedTeacher, student_preprocessor: nn.Module, scale: float = 1.0) -> None:
+    def __init__(
+        self, teacher: LoadedTeacher, student_preprocessor: nn.Module, scale: float = 1.0, same_classes: bool = False
+    ) -> None:
         self.model = revert_sync_batchnorm(teacher.model).eval().requires_grad_(False)
         self.report = teacher.report
         self.meta = teacher.meta
         self.scale = scale
+        self.same_classes = same_classes
         self._renormalise = _Renormalise.between(student_preprocessor, getattr(self.model, 'data_preprocessor', None))
-        self._recorders = RecorderManager()
+        self._recorders: dict[str, BaseRecorder] = {}
         self._needed: dict[str, int] = {}
 
     def __deepcopy__(self, memo: dict) -> AbsentTeacher:
@@ -79,19 +84,17 @@ class FrozenTeacher:
         if self._renormalise is not None:
             self._renormalise._apply(function)
 
-    def watch(self, recorders: RecorderManager, needed: dict[str, int]) -> None:
-        """Stop the forward pass as soon as ``needed`` records of each recorder exist.
+    def watch(self, recorders: dict[str, BaseRecorder]) -> None:
+        """Let a forward pass end as soon as what is needed was recorded.
 
         An auxiliary head that is recorded is run as soon as its features exist.
 
         Args:
-            recorders: The teacher's recorders, initialised.
-            needed: Number of records that are read, by recorder.
+            recorders: This teacher's recorders by name, initialised.
         """
         self._recorders = recorders
-        self._needed = needed
         modules = dict(self.model.named_modules())
-        sources = {recorders.get_recorder(name).source for name in needed}
+        sources = {recorder.source for recorder in recorders.values()}
         for source in sources:
             if source in modules:
                 modules[source].register_forward_hook(self._stop_when_recorded)
@@ -100,23 +103,29 @@ class FrozenTeacher:
                 modules[trunk_name(self.model)].register_forward_hook(_run_on_features(head))
 
     def _stop_when_recorded(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        buffers = self._recorders.recorders
-        if all(len(buffers[name].data_buffer) >= count for name, count in self._needed.items()):
+        recorded = (len(self._recorders[name].data_buffer) >= count for name, count in self._needed.items())
+        if self._needed and all(recorded):
             raise _EnoughRecorded
 
     @torch.no_grad()
-    def run(self, batch_inputs: Tensor, data_samples: list | None) -> None:
-        """Fill the teacher's recorders.
+    def run(self, batch_inputs: Tensor, data_samples: list | None, needed: dict[str, int]) -> None:
+        """Fill the teacher's recorders; nothing is done where nothing is needed.
 
         Args:
             batch_inputs: The student's batch, ``(N, 3, H, W)``.
             data_samples: Its data samples.
+            needed: How many records are read, by recorder; other teachers' recorders are passed over.
         """
+        self._needed = {name: count for name, count in needed.items() if name in self._recorders}
+        if not self._needed:
+            return
         if self._renormalise is not None:
             batch_inputs = self._renormalise(batch_inputs, data_samples)
         if self.scale != 1:
             batch_inputs, data_samples = _resize(batch_inputs, data_samples, self.scale)
-        with self._recorders:
+        with contextlib.ExitStack() as stack:
+            for name in self._needed:
+                stack.enter_context(self._recorders[name])
             try:
                 self.model(batch_inputs, data_samples, mode='tensor')
             except _EnoughRecorded:
@@ -129,7 +138,7 @@ class AbsentTeacher:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """There is nothing to move."""
 
-    def run(self, batch_inputs: Tensor, data_samples: list | None) -> None:
+    def run(self, batch_inputs: Tensor, data_samples: list | None, needed: dict[str, int]) -> None:
         """Refuse to train a copy."""
         raise DistillError('A copy of a distillation algorithm has no teacher; train the original, or build another.')
 

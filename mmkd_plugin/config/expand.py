@@ -12,38 +12,57 @@ from torch import nn
 
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.teacher import build_teacher, model_config
-from mmkd_plugin.config.block import DistillBlock
+from mmkd_plugin.config.block import DistillBlock, TeacherBlock
 from mmkd_plugin.config.methods import Parts
 from mmkd_plugin.config.probe import ModelPair, probe
+from mmkd_plugin.distillers.distiller import SINGLE
 from mmkd_plugin.errors import DistillError
 
 STATE_HOOK = dict(type='mmkd_plugin.DistillStateHook')
 CHECK_HOOK = dict(type='mmkd_plugin.SelfCheckHook')
 
 
-def expand_block(block: DistillBlock, student: nn.Module, teacher: nn.Module) -> dict[str, Any]:
-    """Write what the block's methods are for two built models.
+def expand_block(
+    block: DistillBlock, student: nn.Module, teachers: dict[str, nn.Module], sources: dict[str, Any]
+) -> dict[str, Any]:
+    """Write what the block's methods are for built models.
 
     Args:
         block: The checked block.
         student: The student.
-        teacher: The teacher.
+        teachers: The built teachers by name, those of :meth:`DistillBlock.used_teachers`.
+        sources: What the algorithm gets as its teachers: their configs, or the loaded teachers.
 
     Returns:
-        Arguments of :class:`mmkd_plugin.algorithms.DistillAlgorithm`: the config of the distiller, and options that the
-        methods set.
+        Arguments of :class:`mmkd_plugin.algorithms.DistillAlgorithm` but for the student.
     """
-    scale = block.teacher_scale
-    models = ModelPair(probe(student, 'student'), probe(teacher, 'teacher').seen_at(scale), scale)
+    taps = probe(student, 'student')
     parts = Parts()
-    for name, method in block.methods.items():
-        parts.merge(method.expand(name, models))
-    return {**parts.to_dict(), **(dict(teacher_scale=scale) if scale != 1 else {})}
+    several: dict[str, dict] = {}
+    for name, teacher in teachers.items():
+        scale = block.teachers[name].teacher_scale
+        models = ModelPair(taps, probe(teacher, 'teacher').seen_at(scale), scale)
+        of_teacher = Parts()
+        for key, method in block.methods.items():
+            if method.teacher == name:
+                pieces = method.expand(key, models)
+                pieces.follow(method, f'distill.methods.{key}')
+                of_teacher.merge(pieces)
+        options = _teacher_options(block.teachers[name], sources[name])
+        if of_teacher.same_classes:
+            options['same_classes'] = True
+        several[name] = options
+        parts.merge(of_teacher.for_teacher(name) if block.several else of_teacher)
+    arguments = parts.to_dict()
+    arguments.pop('same_classes', None)
+    arguments.update(dict(teachers=several) if block.several else several.get(SINGLE, {}))
+    return dict(arguments, inherit=block.inherit)
 
 
-def algorithm_options(block: DistillBlock) -> dict[str, Any]:
-    """The block's keys that the algorithm takes as they are."""
-    return dict(teacher_ckpt=block.teacher_ckpt, inherit=block.inherit, trust_checkpoint=block.trust_checkpoint)
+def _teacher_options(teacher: TeacherBlock, source: Any) -> dict[str, Any]:
+    """One teacher as the algorithm takes it; the scale is left out at its default."""
+    options = dict(teacher=source, teacher_ckpt=teacher.teacher_ckpt, trust_checkpoint=teacher.trust_checkpoint)
+    return dict(options, teacher_scale=teacher.teacher_scale) if teacher.teacher_scale != 1 else options
 
 
 def hooks(block: DistillBlock) -> list[dict]:
@@ -73,19 +92,17 @@ def expand_config(cfg: Config) -> Config:
         return cfg
     block.require_teacher()
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    teacher_config = model_config(block.teacher)
+    configs = {name: model_config(item.teacher) for name, item in block.used_teachers().items()}
     student_config = copy.deepcopy(cfg.model)
     if '_scope_' not in student_config:
         student_config['_scope_'] = cfg.get('default_scope', 'mmengine')
     with isolated_rng():
         student = ROOT_MODELS.build(student_config)
-    teacher = build_teacher(teacher_config).model
+    teachers = {name: build_teacher(config).model for name, config in configs.items()}
     cfg.model = ConfigDict(
         type='mmkd_plugin.DistillAlgorithm',
         architecture=cfg.model,
-        teacher=teacher_config,
-        **expand_block(block, student, teacher),
-        **algorithm_options(block),
+        **expand_block(block, student, teachers, configs),
     )
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block)]
     return cfg

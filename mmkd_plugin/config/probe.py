@@ -142,20 +142,26 @@ class ModelPair:
         return self.match(getattr(self.student, tap), getattr(self.teacher, tap))
 
     def match(self, students: Sequence[Tap], teachers: Sequence[Tap]) -> list[LevelPair]:
-        """Match taps of both models by stride; arguments, result and error as in :meth:`levels`."""
-        by_stride: dict[int, list[Tap]] = {}
-        for level in teachers:
-            by_stride.setdefault(level.stride, []).append(level)
-        pairs, left = [], []
-        for level in students:
-            if by_stride.get(level.stride):
-                pairs.append(LevelPair(level, by_stride[level.stride].pop(0)))
-            else:
-                left.append(level.stride)
+        """Match taps of both models by stride; arguments, result and error as in :meth:`levels`.
+
+        Where no stride is common, each student level meets the nearest one of the teacher within a factor of two; what
+        compares the two then resizes the teacher's map.
+        """
+        pairs, left = _match(students, teachers, 1)
+        if not pairs:
+            pairs, left = _match(students, teachers, 2)
+            if pairs:
+                print_log(
+                    "Student and teacher have no level of the same stride; nearest ones are compared, the teacher's "
+                    f'resized: {", ".join(f"{pair.student.stride:g} with {pair.teacher.stride:g}" for pair in pairs)}.',
+                    'current',
+                )
         if not pairs:
             raise DistillError(
-                f'Student and teacher have no level of the same stride: {[level.stride for level in students]} in '
-                f'{self.student.name}, {sorted(by_stride)} in {self.teacher.name}; choose a teacher with such a level.'
+                f'Student and teacher have no levels whose strides lie within a factor of two: '
+                f'{[level.stride for level in students]} in {self.student.name}, '
+                f'{sorted({level.stride for level in teachers})} in {self.teacher.name}; choose a teacher with such a '
+                'level.'
             )
         if left:
             print_log(
@@ -212,6 +218,18 @@ class ModelPair:
                 )
         assert self.student.decode_head is not None and self.teacher.decode_head is not None
         return HeadPair(self.student.decode_head, self.teacher.decode_head)
+
+
+def _match(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tuple[list[LevelPair], list[int]]:
+    """Pair each student tap with the nearest free teacher tap within a ratio of strides; the rest are strides left."""
+    free, pairs, left = list(teachers), [], []
+    for level in students:
+        apart = [max(level.stride, other.stride) / min(level.stride, other.stride) for other in free]
+        if apart and min(apart) <= ratio:
+            pairs.append(LevelPair(level, free.pop(apart.index(min(apart)))))
+        else:
+            left.append(level.stride)
+    return pairs, left
 
 
 def probe(model: Any, role: str) -> ModelTaps:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmkd_plugin.compat.razor import ConfigurableDistiller
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
+from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
+from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.losses.functional.resize import resize_map
 from mmkd_plugin.registry import MODELS
+
+SINGLE = 'teacher'
+"""Name of the teacher where there is one."""
 
 LEVEL = '_level'
 """Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
@@ -21,14 +28,32 @@ class Distiller(ConfigurableDistiller):
     """Feed the losses from the recorders.
 
     It takes MMRazor's keys (``student_recorders``, ``teacher_recorders``, ``connectors``, ``distill_losses``,
-    ``loss_forward_mappings``) and adds five things: a loss may return several named terms; losses named
-    ``<name>_level<i>`` are logged together; an argument may be a list of records, each with its own connector; losses
-    run in float32 whatever the precision of the models; records are released after the step.
+    ``loss_forward_mappings``) and adds: a loss may return several named terms; losses named ``<name>_level<i>`` are
+    logged together; an argument may be a list of records, each with its own connector; an entry with
+    ``like='<argument>'`` is resized bilinearly to the size of that argument; a teacher recorder may name its
+    ``teacher``, where there are several; losses run in float32 whatever the precision of the models; weights follow
+    schedules; records are released after the step.
+
+    Args:
+        schedules: Arguments of :class:`~mmkd_plugin.distillers.schedule.WeightSchedule` by loss, or by
+            ``'<loss>.<term>'`` for one term, which then follows its own alone.
+        **kwargs: MMRazor's keys.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, schedules: dict[str, dict] | None = None, **kwargs: Any) -> None:
+        recorders = copy.deepcopy(kwargs.pop('teacher_recorders', None) or {})
+        owners = {name: recorder.pop('teacher', SINGLE) for name, recorder in recorders.items()}
+        super().__init__(teacher_recorders=recorders, **kwargs)
+        self.teacher_of: dict[str, str] = owners
         self.terms: dict[str, dict[str, Tensor]] = {}
+        self.progress: Progress | None = None
+        self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
+        self._terms_seen: set[str] = set()
+        unknown = [key for key in self.schedules if key.partition('.')[0] not in self.distill_losses]
+        if unknown:
+            raise DistillError(
+                f'The schedule "{unknown[0]}" is for no loss: {nearest(unknown[0], self.distill_losses)}'
+            )
         nameless = [name for name in self.distill_losses if 'loss' not in name]
         if nameless:
             raise DistillError(
@@ -49,17 +74,63 @@ class Distiller(ConfigurableDistiller):
             if hasattr(part, 'init_weights'):
                 part.init_weights()
 
-    def prepare_from_teacher(self, model: nn.Module) -> None:
-        """Initialise the teacher's recorders; those that evaluate the student's samples learn where these lie."""
-        super().prepare_from_teacher(model)
-        for recorder in self.teacher_recorders.recorders.values():
+    def prepare_from_teachers(self, models: dict[str, nn.Module]) -> None:
+        """Initialise each teacher's recorders; those that evaluate the student's samples learn where these lie.
+
+        Args:
+            models: The teachers by name.
+
+        Raises:
+            DistillError: If a recorder names a teacher that does not exist.
+        """
+        for name, recorder in self.teacher_recorders.recorders.items():
+            teacher = self.teacher_of[name]
+            if teacher not in models:
+                raise DistillError(f'The recorder "{name}" is of teacher "{teacher}": {nearest(teacher, models)}')
+            recorder.initialize(models[teacher])
             if hasattr(recorder, 'follow'):
                 recorder.follow(self.student_recorders)
 
-    def teacher_records_needed(self) -> dict[str, int]:
-        """How many records of each teacher recorder the losses read."""
+    def recorders_of(self, teacher: str) -> dict[str, BaseRecorder]:
+        """The recorders of one teacher by name."""
+        recorders = self.teacher_recorders.recorders
+        return {name: recorders[name] for name, owner in self.teacher_of.items() if owner == teacher}
+
+    def active_losses(self) -> list[str]:
+        """The losses that have a weight at this point of the run."""
+        if not self.schedules:
+            return list(self.loss_forward_mappings)
+        return [name for name in self.loss_forward_mappings if self._factors(name)[1]]
+
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters that only losses without a weight at this point use."""
+        active = self.active_losses()
+        if len(active) == len(self.loss_forward_mappings):
+            return []
+        used = {id(parameter) for name in active for part in self._parts_of(name) for parameter in part.parameters()}
+        return [item for item in self.parameters() if item.requires_grad and id(item) not in used]
+
+    def recorders_read(self, from_student: bool) -> set[str]:
+        """Names of the recorders of one side that this step's losses read."""
+        return {record['recorder'] for record in self._records(from_student, self.active_losses())}
+
+    def recording(self) -> contextlib.ExitStack:
+        """A context in which the student's recorders take what this step's losses read."""
+        active = self.active_losses()
+        wanted = self.recorders_read(from_student=True)
+        for name in self.teacher_records_needed(active):
+            recorder = self.teacher_recorders.get_recorder(name)
+            if hasattr(recorder, 'follow'):
+                wanted.add(recorder.samples)
+        stack = contextlib.ExitStack()
+        for name in sorted(wanted):
+            stack.enter_context(self.student_recorders.get_recorder(name))
+        return stack
+
+    def teacher_records_needed(self, losses: Iterable[str] | None = None) -> dict[str, int]:
+        """How many records of each teacher recorder some losses read, by default all of them."""
         needed: dict[str, int] = {}
-        for record in self._records(from_student=False):
+        for record in self._records(False, losses):
             name = record['recorder']
             needed[name] = max(needed.get(name, 0), record.get('record_idx', 0) + 1)
         return needed
@@ -68,17 +139,29 @@ class Distiller(ConfigurableDistiller):
         """Run connectors and losses on this step's records.
 
         Returns:
-            The weighted terms by loss and term name; the key of a loss that returns one tensor is empty.
+            The weighted terms by loss and term name; the key of a loss that returns one tensor is empty. Losses that
+            have no weight at this point of the run are left out.
+
+        Raises:
+            DistillError: If a schedule names a term that its losses do not have.
         """
         self.terms = {}
-        for name, mapping in self.loss_forward_mappings.items():
-            arguments = {key: self._read(entry) for key, entry in mapping.items()}
+        active = self.active_losses()
+        for name in active:
+            arguments = self._arguments(self.loss_forward_mappings[name])
             tensors: list[Tensor] = []
             _map(tensors.append, list(arguments.values()))
             device = tensors[0].device if tensors else torch.device('cpu')
             with torch.autocast(device.type, enabled=False):
                 result = self.distill_losses[name](**{key: _map(_full, item) for key, item in arguments.items()})
-            self.terms[name] = result if isinstance(result, dict) else {'': result}
+            values = result if isinstance(result, dict) else {'': result}
+            if self.schedules:
+                self._terms_seen.update(values)
+                whole, _, own = self._factors(name)
+                values = {term: value * own.get(term, whole) for term, value in values.items()}
+            self.terms[name] = values
+        if self.schedules and len(active) == len(self.loss_forward_mappings):
+            self._check_scheduled_terms()
         return self.terms
 
     def compute_distill_losses(self) -> dict[str, Tensor]:
@@ -112,9 +195,55 @@ class Distiller(ConfigurableDistiller):
                 recorder.reset_data_buffer()
         self.terms = {}
 
-    def _records(self, from_student: bool) -> list[dict]:
-        """All entries of the mappings that read one side."""
-        mappings = self.loss_forward_mappings.values()
+    def _factors(self, loss: str) -> tuple[float, bool, dict[str, float]]:
+        """The factor of a loss's terms, whether any term has one, and the factors of those with their own schedule."""
+        if self.progress is None:
+            raise DistillError(
+                'The distiller has schedules but does not know how far the run is; add '
+                "dict(type='mmkd_plugin.DistillStateHook') to custom_hooks."
+            )
+        schedule = self.schedules.get(loss)
+        whole = 1.0 if schedule is None else schedule.factor(self.progress)
+        own = {
+            key.partition('.')[2]: item.factor(self.progress)
+            for key, item in self.schedules.items()
+            if key.startswith(f'{loss}.')
+        }
+        return whole, bool(whole or any(own.values())), own
+
+    def _check_scheduled_terms(self) -> None:
+        """Refuse schedules of terms that no loss has."""
+        for key in self.schedules:
+            term = key.partition('.')[2]
+            if term and term not in self._terms_seen:
+                raise DistillError(
+                    f'A schedule is for the term "{term}", which the losses do not have: '
+                    + nearest(term, [name for name in self._terms_seen if name])
+                )
+
+    def _parts_of(self, loss: str) -> list[nn.Module]:
+        """A loss and the connectors before it."""
+        entries = _entries(self.loss_forward_mappings[loss])
+        names = [entry['connector'] for entry in entries if entry.get('connector')]
+        return [self.distill_losses[loss], *(self.connectors[name] for name in names)]
+
+    def _arguments(self, mapping: dict) -> dict[str, Any]:
+        """A loss's arguments, resized where an entry says so."""
+        arguments = {key: self._read(entry) for key, entry in mapping.items()}
+        for key, entry in mapping.items():
+            for index, record in enumerate(_as_list(entry)):
+                if 'like' not in record:
+                    continue
+                if isinstance(entry, list):
+                    arguments[key][index] = _like(arguments[key][index], arguments[record['like']][index])
+                else:
+                    arguments[key] = _like(arguments[key], arguments[record['like']])
+        return arguments
+
+    def _records(self, from_student: bool, losses: Iterable[str] | None = None) -> list[dict]:
+        """The entries of some losses' mappings, by default of all, that read one side."""
+        names = self.loss_forward_mappings if losses is None else losses
+        mappings = [self.loss_forward_mappings[name] for name in names]
         return [
             record for mapping in mappings for record in _entries(mapping) if record['from_student'] is from_student
         ]
@@ -122,8 +251,8 @@ class Distiller(ConfigurableDistiller):
     def _read(self, entry: dict | list[dict]) -> Any:
         """The record of a mapping entry, behind its connector; a list of them where the entry is a list."""
         if isinstance(entry, list):
-            return [self.get_record(**record) for record in entry]
-        return self.get_record(**entry)
+            return [self._read(record) for record in entry]
+        return self.get_record(**{key: value for key, value in entry.items() if key != 'like'})
 
     def _check_loss_forward_mappings(
         self, losses: Any, loss_forward_mappings: dict, student_recorders: Any, teacher_recorders: Any
@@ -154,6 +283,11 @@ def _map(function: Callable[[Tensor], Any], record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [_map(function, item) for item in record]
     return record
+
+
+def _like(feature: Tensor, other: Tensor) -> Tensor:
+    """A feature map in the size of another."""
+    return resize_map(feature, (other.shape[-2], other.shape[-1]))
 
 
 def _full(tensor: Tensor) -> Tensor:

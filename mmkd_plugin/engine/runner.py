@@ -62,7 +62,8 @@ class DistillRunner(Runner):
             require_annotations(self._train_dataloader, 'training')
         if self._distils and algorithm_of(self) is None:
             algorithm = self._build_algorithm(self.model)
-            self.logger.info(algorithm.teacher.report)
+            for teacher in algorithm.teachers.values():
+                self.logger.info(teacher.report)
             self.model = self._wrap_for_run(algorithm)
             self._register_missing_hooks()
         elif self._block is not None:
@@ -75,9 +76,13 @@ class DistillRunner(Runner):
         algorithm = algorithm_of(self)
         if algorithm is not None:
             ours = getattr(loop.dataloader.dataset, 'metainfo', None)
-            theirs = algorithm.teacher.meta.get('dataset_meta', algorithm.teacher.meta)
-            if not check_classes(ours, theirs, by_class=algorithm.inherit is True or algorithm.same_classes):
-                algorithm.inherit = False
+            source = algorithm.inherited_teacher()
+            for teacher in algorithm.teachers.values():
+                theirs = teacher.meta.get('dataset_meta', teacher.meta)
+                inherited = teacher is source
+                by_class = teacher.same_classes or (inherited and algorithm.inherit != 'auto')
+                if not check_classes(ours, theirs, by_class) and inherited:
+                    algorithm.inherit = False
         return loop
 
     def val(self) -> dict:
@@ -143,13 +148,12 @@ class DistillRunner(Runner):
         block = self._block
         assert block is not None
         block.require_teacher()
-        teacher = build_teacher(model_config(block.teacher), block.teacher_ckpt, block.trust_checkpoint)
-        return DistillAlgorithm(
-            architecture=student,
-            teacher=teacher,
-            inherit=block.inherit,
-            **expand_block(block, student, teacher.model),
-        )
+        teachers = {
+            name: build_teacher(model_config(item.teacher), item.teacher_ckpt, item.trust_checkpoint)
+            for name, item in block.used_teachers().items()
+        }
+        built = {name: teacher.model for name, teacher in teachers.items()}
+        return DistillAlgorithm(architecture=student, **expand_block(block, student, built, dict(teachers)))
 
     def _register_missing_hooks(self) -> None:
         """Add the hooks of a distilled run that the config does not name itself."""

@@ -38,10 +38,18 @@ class SelfCheckHook(Hook):
         if algorithm is None:
             return
 
+        waiting = set(algorithm.distiller.loss_forward_mappings)
+
         def observe(algorithm: DistillAlgorithm, losses: dict) -> None:
-            algorithm.step_observers.remove(observe)
+            """Look at the first step, and again where a schedule lets further losses begin."""
+            begun = waiting & set(algorithm.distiller.terms)
+            if not begun:
+                return
+            waiting.difference_update(begun)
+            if not waiting:
+                algorithm.step_observers.remove(observe)
             text, faults = inspect_step(algorithm, losses)
-            runner.logger.info(f'Distillation at the first step\n{text}')
+            runner.logger.info(f'Distillation at the first step, iteration {runner.iter + 1}\n{text}')
             if faults:
                 raise DistillError('The self-check stops the run: ' + ' '.join(faults))
 
@@ -67,7 +75,10 @@ def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[s
     for column in ('recorder', 'side', 'source', 'shape'):
         shapes.add_column(column)
     for side, manager in (('student', distiller.student_recorders), ('teacher', distiller.teacher_recorders)):
+        read = distiller.recorders_read(side == 'student')
         for name, recorder in manager.recorders.items():
+            if name not in read:
+                continue
             if not recorder.data_buffer:
                 faults.append(f'The {side} recorder "{name}" never fired; name a module that the forward pass calls.')
                 continue
@@ -107,7 +118,8 @@ def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[s
         )
     buffer = io.StringIO()
     console = Console(file=buffer, width=140, color_system=None)
-    console.print(algorithm.teacher.report)
+    for teacher in algorithm.teachers.values():
+        console.print(teacher.report)
     console.print(shapes)
     console.print(terms)
     for remark in remarks:

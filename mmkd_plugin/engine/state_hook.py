@@ -9,9 +9,10 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_plugin.algorithms import DistillAlgorithm
+from mmkd_plugin.distillers.schedule import Progress
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
 
@@ -27,7 +28,7 @@ def algorithm_of(runner: Runner) -> DistillAlgorithm | None:
 
 @HOOKS.register_module()
 class DistillStateHook(Hook):
-    """Save what resuming needs beside the student's weights, and average the student alone.
+    """Save what resuming needs beside the student's weights, average the student alone, and drive the schedules.
 
     ``state_dict`` of a checkpoint is the student's; connectors and learned losses lie under ``distill_state`` of the
     same file. An ``EMAHook`` is pointed at the student, so that its copy holds neither teacher nor connectors.
@@ -44,6 +45,22 @@ class DistillStateHook(Hook):
             if isinstance(hook, EMAHook):
                 hook.src_model = algorithm.student
                 hook.ema_model = ROOT_MODELS.build(hook.ema_cfg, default_args=dict(model=algorithm.student))
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse schedules in epochs where the loop counts none."""
+        algorithm = algorithm_of(runner)
+        by_epoch = algorithm is not None and any(item.by_epoch for item in algorithm.distiller.schedules.values())
+        if by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise DistillError(
+                'A schedule of the distill block counts epochs, but the training loop counts iterations alone; give '
+                'its times in iterations, with by_epoch=False.'
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Tell schedules how far the run is."""
+        algorithm = algorithm_of(runner)
+        if algorithm is not None:
+            algorithm.distiller.progress = Progress(runner.iter, runner.epoch, runner.max_iters, runner.max_epochs)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Put the extra state beside the student's."""

@@ -27,7 +27,9 @@ class HostDDP(MMDistributedDataParallel):
 if __name__ == '__main__':
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    cfg = run_config(folder / 'run', iterations=3, distill=block(), launcher='pytorch')
+    schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
+    distill = block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
+    cfg = run_config(folder / 'run', iterations=3, distill=distill, launcher='pytorch')
     cfg.model_wrapper_cfg = dict(type='HostDDP', broadcast_buffers=False, find_unused_parameters=False)
     # MMEngine's own start asks for a GPU, and is left out where a group exists.
     dist.init_process_group('gloo')

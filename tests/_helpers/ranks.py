@@ -1,9 +1,13 @@
-"""Run a loss as the ranks of a distributed run would, in the threads of one process."""
+"""Run a loss as the ranks of a distributed run would, in threads of one process; or a whole run in two processes."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -39,3 +43,23 @@ def terms_on_ranks(loss: nn.Module, batches: list[dict[str, Any]]) -> list[dict[
     world: dict[str, Any] = {'is_initialized': lambda: True, 'get_world_size': lambda: ranks, 'all_reduce': all_reduce}
     with mock.patch.multiple(distributed, **world), ThreadPoolExecutor(ranks) as pool:
         return list(pool.map(run, range(ranks)))
+
+
+def train_on_two_ranks(folder: Path, *arguments: str) -> list[dict[str, Tensor]]:
+    """Run ``distributed_run.py`` in two processes.
+
+    Args:
+        folder: Where the run and its results go.
+        *arguments: Further arguments of the script.
+
+    Returns:
+        What each rank ends with.
+    """
+    script = Path(__file__).with_name('distributed_run.py')
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
+    result = subprocess.run(
+        [*launcher, str(script), str(folder), *arguments], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]

@@ -110,5 +110,5 @@ def test_models_without_a_common_stride_are_refused():
     fine['neck'].update(num_outs=1, start_level=0, end_level=0)
     coarse['neck'].update(num_outs=1, start_level=3)
     pair = ModelPair(probe(MODELS.build(fine), 'student'), probe(MODELS.build(coarse), 'teacher'))
-    with pytest.raises(DistillError, match='no level of the same stride'):
+    with pytest.raises(DistillError, match='no levels whose strides lie within a factor of two'):
         pair.levels('output')

@@ -125,7 +125,7 @@ def test_class_maps_can_be_declared():
         (MGD, dict(levels=0), 'must be at least 1'),
         (MGD, dict(tap='backbone.layer9'), r'The tap "backbone.layer9" is no module .*did you mean "backbone.layer\d"'),
         (MGD, dict(tap=dict(student='neck')), r'must be dict\(student=<module path>, teacher=<module path>\)'),
-        (MGD, dict(tap=dict(student='backbone.layer2', teacher='backbone.layer3')), 'no level of the same stride'),
+        (MGD, dict(tap=dict(student='backbone.layer2', teacher='backbone.layer4')), 'within a factor of two'),
         (MGD, dict(adapt='sometimes'), "'auto' or 'always' or 'never'"),
         (MGD, dict(adapt=dict(type='MGDConector')), r'none of the connectors: did you mean "MGDConnector"'),
     ],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Union
 
 from mmkd_plugin.config.probe import LevelPair, ModelPair, Tap
+from mmkd_plugin.config.typed import from_dict
+from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.errors import DistillError
 
 
@@ -24,6 +26,7 @@ class Parts:
     connectors: dict[str, dict] = dataclasses.field(default_factory=dict)
     distill_losses: dict[str, dict] = dataclasses.field(default_factory=dict)
     loss_forward_mappings: dict[str, dict] = dataclasses.field(default_factory=dict)
+    schedules: dict[str, dict] = dataclasses.field(default_factory=dict)
     student_loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
     same_classes: bool = False
 
@@ -43,11 +46,41 @@ class Parts:
                 getattr(self, field.name).update(getattr(other, field.name))
         self.same_classes = self.same_classes or other.same_classes
 
+    def for_teacher(self, name: str) -> Parts:
+        """The same pieces for one of several teachers: its recorders bear its name."""
+        renamed = {f'{name}_{key}': dict(value, teacher=name) for key, value in self.teacher_recorders.items()}
+
+        def rename(entry: Any) -> Any:
+            if isinstance(entry, list):
+                return [rename(item) for item in entry]
+            return entry if entry['from_student'] else dict(entry, recorder=f'{name}_{entry["recorder"]}')
+
+        mappings = {
+            loss: {key: rename(entry) for key, entry in mapping.items()}
+            for loss, mapping in self.loss_forward_mappings.items()
+        }
+        return dataclasses.replace(self, teacher_recorders=renamed, loss_forward_mappings=mappings)
+
+    def follow(self, method: Method, where: str) -> None:
+        """Put the method's schedules on all its losses."""
+        plans = {'': method.schedule, **{f'.{term}': plan for term, plan in method.schedules.items()}}
+        for suffix, plan in plans.items():
+            if suffix == '._scope_' or not plan:
+                continue
+            key = f'{where}.schedules{suffix}' if suffix else f'{where}.schedule'
+            if not isinstance(plan, dict):
+                raise DistillError(f'"{key}" is {plan!r}; it must be a dict such as dict(stop=1000).')
+            from_dict(WeightSchedule, plan, key)
+            given = {name: value for name, value in plan.items() if name != '_scope_'}
+            self.schedules.update({f'{loss}{suffix}': dict(given) for loss in self.distill_losses})
+
     def to_dict(self) -> dict[str, Any]:
         """The pieces as arguments of the algorithm; options at their default are left out."""
         options = ('student_loss_weights', 'same_classes')
         pieces = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         given = {name: value for name in options if (value := pieces.pop(name))}
+        if not self.schedules:
+            pieces.pop('schedules')
         return dict(distiller=dict(type='mmkd_plugin.Distiller', **pieces), **given)
 
     def record(self, tap: Tap, from_student: bool) -> dict[str, Any]:
@@ -61,6 +94,26 @@ class Parts:
         if tap.data_idx is not None:
             entry['data_idx'] = tap.data_idx
         return entry
+
+    def record_level(
+        self, name: str, level: LevelPair, always: bool = False, adapt: bool = True, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Record both features of a level, adapt the student's, and resize the teacher's to it where they differ.
+
+        Args:
+            name: Name of the connector.
+            level: The two taps.
+            always: As for :meth:`adapt`.
+            adapt: Whether widths are adapted at all.
+            **options: As for :meth:`adapt`.
+
+        Returns:
+            The mapping entries of a loss's arguments ``student`` and ``teacher``.
+        """
+        student = self.record(level.student, from_student=True)
+        if adapt:
+            self.adapt(name, level, student, always=always, **options)
+        return student, dict(self.record(level.teacher, from_student=False), like='student')
 
     def record_ground_truth(self) -> dict[str, dict]:
         """Add the ground-truth recorder and return the mapping entries of its fields."""
@@ -103,9 +156,15 @@ class Method(ABC):
 
     Attributes:
         weight: Factor on all terms of the method; 0 switches it off.
+        teacher: Which of several teachers it follows.
+        schedule: Keys of :class:`~mmkd_plugin.distillers.schedule.WeightSchedule`, for all terms.
+        schedules: The same by term; a term with its own follows that one alone.
     """
 
     weight: float = 1.0
+    teacher: Union[str, None] = None  # noqa: UP007
+    schedule: dict = dataclasses.field(default_factory=dict)
+    schedules: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse numbers that no method can work with.

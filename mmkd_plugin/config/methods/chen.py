@@ -154,11 +154,9 @@ class Chen(Method):
     def _hint(self, parts: Parts, loss: str, models: ModelPair) -> None:
         """One hint for each level that both models have."""
         for index, level in enumerate(models.levels(self.tap)):
-            student = parts.record(level.student, from_student=True)
             name = f'{loss}_level{index}'
-            if self.hint_adapt:
-                parts.adapt(name, level, student, always=True)
-            elif level.student.channels != level.teacher.channels:
+            student, teacher = parts.record_level(name, level, always=True, adapt=self.hint_adapt)
+            if not self.hint_adapt and level.student.channels != level.teacher.channels:
                 raise DistillError(
                     f'At stride {level.student.stride} the student has {level.student.channels} channels and the '
                     f'teacher {level.teacher.channels}, which hint_adapt=False leaves as they are; set '
@@ -171,9 +169,7 @@ class Chen(Method):
                 reduction=self.hint_reduction,
                 loss_weight=self.weight,
             )
-            parts.loss_forward_mappings[name] = dict(
-                student=student, teacher=parts.record(level.teacher, from_student=False)
-            )
+            parts.loss_forward_mappings[name] = dict(student=student, teacher=teacher)
 
 
 def _entry(recorder: str, from_student: bool, record_idx: int, data_idx: int) -> dict[str, Any]:

@@ -44,15 +44,19 @@ class Feature(Method):
         parts = Parts(same_classes=self.same_classes)
         for index, level in enumerate(self._levels(where, models)[: self.levels]):
             loss = f'loss_{name}_level{index}'
-            student = parts.record(level.student, from_student=True)
+            if self.same_classes and level.student.channels != level.teacher.channels:
+                raise DistillError(
+                    f'The channels of "{level.student.source}" are classes, {level.student.channels} of the student '
+                    f'and {level.teacher.channels} of the teacher; choose a teacher of the same classes.'
+                )
+            student, teacher = parts.record_level(
+                loss, level, always=self.adapt == 'always', adapt=self.adapt in ('auto', 'always')
+            )
             if isinstance(self.adapt, dict):
                 parts.connectors[loss] = _connector(self.adapt, level, f'{where}.adapt')
                 student['connector'] = loss
-            elif self.adapt != 'never':
-                parts.adapt(loss, level, student, always=self.adapt == 'always')
             parts.distill_losses[loss] = dict(config)
-            teacher = parts.record(level.teacher, from_student=False)
-            parts.loss_forward_mappings[loss] = dict(zip(arguments, (student, teacher)))
+            parts.loss_forward_mappings[loss] = dict(zip(arguments, (student, dict(teacher, like=arguments[0]))))
         return parts
 
     def _levels(self, where: str, models: ModelPair) -> list[LevelPair]:

@@ -41,8 +41,7 @@ class FGD(Method):
         parts = Parts()
         for index, level in enumerate(models.levels(self.tap)):
             loss = f'loss_{name}_level{index}'
-            student = parts.record(level.student, from_student=True)
-            parts.adapt(loss, level, student)
+            student, teacher = parts.record_level(loss, level)
             parts.distill_losses[loss] = dict(
                 type='mmkd_plugin.FGDLoss',
                 channels=level.teacher.channels,
@@ -53,9 +52,5 @@ class FGD(Method):
                 relation_weight=self.relation_weight,
                 loss_weight=self.weight,
             )
-            parts.loss_forward_mappings[loss] = dict(
-                student=student,
-                teacher=parts.record(level.teacher, from_student=False),
-                **parts.record_ground_truth(),
-            )
+            parts.loss_forward_mappings[loss] = dict(student=student, teacher=teacher, **parts.record_ground_truth())
         return parts

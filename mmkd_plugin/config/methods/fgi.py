@@ -62,11 +62,11 @@ class FGI(Method):
         loss = f'loss_{name}'
         students, teachers = [], []
         for index, level in enumerate(levels):
-            entry = parts.record(level.student, from_student=True)
             relu = level.teacher.nonnegative if self.relu == 'auto' else self.relu
-            parts.adapt(f'{loss}_level{index}', level, entry, always=True, kernel_size=3, relu=relu)
-            students.append(entry)
-            teachers.append(parts.record(level.teacher, from_student=False))
+            name_of_level = f'{loss}_level{index}'
+            student, teacher = parts.record_level(name_of_level, level, always=True, kernel_size=3, relu=relu)
+            students.append(student)
+            teachers.append(teacher)
         strides = [level.student.stride for level in levels]
         parts.distill_losses[loss] = dict(
             type='mmkd_plugin.FGILoss',

@@ -70,6 +70,16 @@ class ModelTaps:
             dense_head=None if self.dense_head is None else self.dense_head.seen_at(scale),
         )
 
+    def anchor_level(self, stride: int) -> int | None:
+        """Which of the head's levels places anchors on the neck's level of a stride; None where none does.
+
+        A head with as many levels as the neck reads them in their order, whatever the strides are called.
+        """
+        level = next((tap for tap in self.output if tap.stride == stride), None)
+        if level is not None and len(self.anchor_strides) == len(self.output):
+            return level.data_idx or 0
+        return self.anchor_strides.index(stride) if stride in self.anchor_strides else None
+
     def at(self, path: str) -> Tap:
         """The output of the first call of a module that the user names; raises as :meth:`calls` does."""
         return self.calls(path)[0]

@@ -60,7 +60,7 @@ def zoo_folder(package: str) -> Path:
 
 
 def families(package: str, wanted: Iterable[str] = ()) -> dict[str, list[str]]:
-    """The configs of a zoo by family, as names below its folder; those with a ResNet-50 come first.
+    """The configs of a zoo by family, as names below its folder; small ResNets come first.
 
     Raises:
         DistillError: If a wanted family does not exist.
@@ -75,7 +75,7 @@ def families(package: str, wanted: Iterable[str] = ()) -> dict[str, list[str]]:
         if family not in found:
             raise DistillError(f'"{family}" is no family of the {package} zoo: {nearest(family, found)}')
     return {
-        family: sorted(configs, key=lambda config: 'r50' not in config)
+        family: sorted(configs, key=lambda config: ('r18' not in config, 'r50' not in config))
         for family, configs in found.items()
         if not wanted or family in wanted
     }

@@ -22,13 +22,15 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
+from mmkd_plugin.algorithms.teacher import local_file
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.study.zoo.samples import walk
 from mmkd_plugin.study.zoo.shrink import one_step_config, wider
 
 WORKS, FAILS, STOCK, LEFT_OUT = 'works', 'fails', 'stock', 'left out'
 """What a config comes to: distilled; not distilled; the stock model cannot train; not asked for."""
 
-SIZES = {'mmdet': (256, 512), 'mmseg': (128, 512)}
+SIZES = {'mmdet': (128, 320), 'mmseg': (64, 512)}
 """Sides of the generated images; the next one is tried where the stock model cannot train on the one before."""
 
 RECIPES = {
@@ -86,6 +88,10 @@ def try_config(package: str, name: str) -> Trial:
     return trial
 
 
+class _NotBuilt(Exception):
+    """A model could not be built."""
+
+
 class _Ends(Exception):
     """Ends a trial."""
 
@@ -105,14 +111,17 @@ def _try(package: str, trial: Trial) -> None:
         raise _Ends(STOCK, f'its config cannot be read: {_sentence(error)}') from error
     if 'model' not in cfg:
         raise _Ends(LEFT_OUT, 'no model in it')
+    if package == 'mmdet' and not any(node.get('neck') for node in walk(cfg.model)):
+        raise _Ends(LEFT_OUT, 'no neck')
     stock = None
-    for size in SIZES[package]:
-        trial.size = size
+    for trial.size in SIZES[package]:
         try:
-            stock = one_step(cfg, package, size)
+            stock = one_step(cfg, package, trial.size)
             break
+        except _NotBuilt as error:
+            raise _Ends(STOCK, _sentence(error.__cause__ or error)) from error
         except Exception as error:
-            trial.reason = _sentence(error)
+            trial.reason = trial.reason or _sentence(error)
     if stock is None:
         raise _Ends(STOCK, trial.reason)
     trial.reason = ''
@@ -121,19 +130,30 @@ def _try(package: str, trial: Trial) -> None:
         raise _Ends(LEFT_OUT, 'no neck with several levels')
     if not all(math.isfinite(value) for value in stock.losses.values()):
         raise _Ends(STOCK, 'its loss is not finite from random weights')
-    for method, recipe in RECIPES[package].items():
-        trial.methods[method] = _try_method(package, trial, method, recipe, stock)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = _read(folder, [source, f'mmkd_plugin::{next(iter(RECIPES[package].values()))}'])
+    cfg.distill.update(teacher_ckpt='random', inherit=False)
+    blocks = {method: _settings(method, recipe) for method, recipe in RECIPES[package].items()}
+    together = _distil(package, trial, cfg, blocks, stock)
+    if together == WORKS:
+        trial.methods = dict.fromkeys(blocks, WORKS)
+    else:
+        for method, block in blocks.items():
+            trial.methods[method] = _distil(package, trial, cfg, {method: block}, stock)
     faults = [f'{method}: {said}' for method, said in trial.methods.items() if said not in (WORKS, '-')]
     trial.outcome = FAILS if faults else WORKS
     trial.reason = ' '.join(faults)
 
 
-def _try_method(package: str, trial: Trial, method: str, recipe: str, stock: OneStep) -> str:
-    """``'works'``, ``'-'`` where the method has no meaning for the model, or the reason why it does not work."""
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = _read(folder, [f'{package}::{trial.config}', f'mmkd_plugin::{recipe}'])
-    cfg.distill.teacher_ckpt = 'random'
-    cfg.distill.inherit = False
+def _settings(method: str, recipe: str) -> dict:
+    """A method's settings in its recipe."""
+    methods = Config.fromfile(local_file(f'mmkd_plugin::{recipe}')).distill.methods
+    return next(settings for settings in methods.values() if settings.get('type') == method)
+
+
+def _distil(package: str, trial: Trial, cfg: Config, blocks: dict[str, dict], stock: OneStep) -> str:
+    """``'works'``, ``'-'`` where the methods have no meaning for the model, or the reason why they do not work."""
+    cfg.distill.methods = {f'{method.lower()}': settings for method, settings in blocks.items()}
     teachers = {'1.5 x wider': wider(cfg.model), 'same width': copy.deepcopy(cfg.model)}
     said = ''
     for what, teacher in teachers.items():
@@ -144,7 +164,7 @@ def _try_method(package: str, trial: Trial, method: str, recipe: str, stock: One
         try:
             distilled = one_step(cfg, package, trial.size)
         except Exception as error:
-            if method == 'FGI' and isinstance(error, DistillError) and 'no fixed anchors' in str(error):
+            if isinstance(error, DistillError) and 'no fixed anchors' in str(error):
                 return '-'
             said = _sentence(error)
             continue
@@ -188,7 +208,10 @@ def one_step(cfg: Config, package: str, size: int) -> OneStep:
         run = one_step_config(cfg, package, size, Path(folder))
         run.experiment_name = uuid.uuid4().hex
         try:
-            runner = RUNNERS.build(run) if run.get('runner_type') else Runner.from_cfg(run)
+            try:
+                runner = RUNNERS.build(run) if run.get('runner_type') else Runner.from_cfg(run)
+            except Exception as error:
+                raise _NotBuilt from error
             levels: list[int] = []
             neck = next((part for path, part in runner.model.named_modules() if path.split('.')[-1] == 'neck'), None)
             handle = neck.register_forward_hook(lambda *call: levels.append(_count(call[-1]))) if neck else None

@@ -449,8 +449,10 @@ def _probe_head(watch: _Watch, path: str, head: nn.Module, *inputs: Any) -> Head
         feature = watch.input_of(inside[0])
         makers = watch.origins_of(feature)
         while makers and all(isinstance(watch.modules[maker], _DropoutNd) for maker, _ in makers):
+            behind = feature
             feature = watch.input_of(makers[0])
-            makers = watch.origins_of(feature)
+            # Dropout that does nothing returns what it took.
+            makers = watch.origins_of(feature) if feature is not behind else []
         makers = [origin for origin in makers if not isinstance(watch.modules[origin[0]], _DropoutNd)]
     elif among:
         tap = watch.tap(among[-1][0], logits, *among[-1][1:])

@@ -21,7 +21,8 @@ WIDER = 1.5
 def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Config:
     """A run of one iteration on two generated images.
 
-    The model stays as it is, but for pretrained weights and augmentations that resize whole batches. The optimizer and
+    The model stays as it is, but for the image size it may be built for, pretrained weights and augmentations that
+    resize whole batches. The optimizer and
     what it does to single parameters stay as well; mixed precision is left out, since a CPU has no loss scaling.
 
     Args:
@@ -36,6 +37,11 @@ def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Con
     model = offline(cfg.model)
     preprocessor = model.get('data_preprocessor') or {}
     preprocessor.pop('batch_augments', None)
+    for node in walk(model):
+        if isinstance(node.get('img_size'), int):
+            node['img_size'] = size
+        elif node.get('img_size'):
+            node['img_size'] = (size, size)
     if package == 'mmseg' and preprocessor:
         preprocessor['size'] = (size, size)
         preprocessor.pop('size_divisor', None)

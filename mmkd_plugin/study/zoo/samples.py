@@ -14,9 +14,6 @@ from torch.utils.data import Dataset
 
 from mmkd_plugin.registry import DATASETS
 
-IGNORED = 255
-"""Label of pixels that no loss counts."""
-
 OBJECTS = 3
 """Objects in an image."""
 
@@ -33,7 +30,6 @@ class GeneratedImages(Dataset):
         classes: Number of classes.
         masks: Whether objects have masks.
         semantic: First label of the label map and the one behind the last; None for no map.
-        semantic_scale: Size of the map as a share of the image's.
         frames: Frames of a video clip; 0 for images.
         length: Number of images.
     """
@@ -45,7 +41,6 @@ class GeneratedImages(Dataset):
         classes: int,
         masks: bool = False,
         semantic: tuple[int, int] | None = None,
-        semantic_scale: float = 1.0,
         frames: int = 0,
         length: int = 2,
     ) -> None:
@@ -54,7 +49,6 @@ class GeneratedImages(Dataset):
         self.classes = classes
         self.masks = masks
         self.semantic = semantic
-        self.semantic_scale = semantic_scale
         self.frames = frames
         self.length = length
 
@@ -86,8 +80,7 @@ class GeneratedImages(Dataset):
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         sample.proposals = InstanceData(bboxes=torch.from_numpy(_boxes(random, 50, height, width)).float())
         if self.semantic is not None:
-            rows, columns = (round(side * self.semantic_scale) for side in (height, width))
-            sample.gt_sem_seg = PixelData(sem_seg=_label_map(random, rows, columns, *self.semantic))
+            sample.gt_sem_seg = PixelData(sem_seg=_label_map(random, height, width, *self.semantic))
         image = torch.from_numpy(random.randint(0, 256, (3, height, width), dtype=np.uint8))
         return dict(inputs=image, data_samples=sample)
 
@@ -103,7 +96,6 @@ class GeneratedImages(Dataset):
 
         sample = SegDataSample(metainfo=_meta(self.size, self.size))
         labels = _label_map(random, self.size, self.size, 0, self.classes)
-        labels[:, : self.size // 16] = IGNORED
         sample.gt_sem_seg = PixelData(data=labels)
         sample.gt_edge_map = PixelData(data=(labels != labels.roll(1, -1)).long())
         image = torch.from_numpy(random.randint(0, 256, (3, self.size, self.size), dtype=np.uint8))
@@ -141,7 +133,6 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
         classes=max(1, min([*counts, *things], default=1)),
         masks=panoptic or any(step.get('with_mask') for step in steps),
         semantic=semantic,
-        semantic_scale=next((step['scale_factor'] for step in steps if step.get('type') == 'SegRescale'), 1.0),
         frames=2 if video else 0,
     )
 

@@ -78,7 +78,7 @@ def offline(model: dict) -> ConfigDict:
         if any(item.get('type') == 'Pretrained' for item in walk(init)):
             node['init_cfg'] = None
         for key, value in list(node.items()):
-            if isinstance(value, str) and _REMOTE.match(value):
+            if isinstance(value, str) and (key == 'pretrained' or _REMOTE.match(value)):
                 node[key] = None
     return model
 

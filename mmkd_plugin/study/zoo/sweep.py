@@ -6,7 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def zoo_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / '.mim' / 'configs'
 
 
-def families(package: str, wanted: Iterable[str] = ()) -> dict[str, list[str]]:
+def families(package: str, wanted: Sequence[str] = ()) -> dict[str, list[str]]:
     """The configs of a zoo by family, as names below its folder; small ResNets come first.
 
     Raises:
@@ -75,9 +75,8 @@ def families(package: str, wanted: Iterable[str] = ()) -> dict[str, list[str]]:
         if family not in found:
             raise DistillError(f'"{family}" is no family of the {package} zoo: {nearest(family, found)}')
     return {
-        family: sorted(configs, key=lambda config: ('r18' not in config, 'r50' not in config))
-        for family, configs in found.items()
-        if not wanted or family in wanted
+        family: sorted(found[family], key=lambda config: ('r18' not in config, 'r50' not in config))
+        for family in wanted or found
     }
 
 

@@ -177,7 +177,7 @@ def _compare(stock: dict[str, float], distilled: dict[str, float]) -> str:
     """The student's own losses must be those of the stock model, and there must be others."""
     for name, value in stock.items():
         other = distilled.get(name, math.nan)
-        if name != 'loss' and abs(other - value) > SAME * max(abs(value), 1e-3):
+        if name != 'loss' and not abs(other - value) <= SAME * max(abs(value), 1e-3):
             return f"the student's own {name} is {other:.6g} instead of {value:.6g}"
     terms = [value for name, value in distilled.items() if name.startswith('distill.')]
     if not terms or not all(math.isfinite(value) for value in terms):

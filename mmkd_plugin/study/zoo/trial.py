@@ -113,6 +113,8 @@ def _try(package: str, trial: Trial) -> None:
         raise _Ends(LEFT_OUT, 'no model in it')
     if package == 'mmdet' and not any(node.get('neck') for node in walk(cfg.model)):
         raise _Ends(LEFT_OUT, 'no neck')
+    if str(cfg.model.get('data_preprocessor', {}).get('type')) == 'MultiBranchDataPreprocessor':
+        raise _Ends(LEFT_OUT, 'semi-supervised, for which no data are generated')
     stock = None
     for trial.size in SIZES[package]:
         try:

@@ -18,8 +18,9 @@ from mmkd_plugin.config.taps import HeadTaps, Tap
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.recorders.priors import anchor_strides
 
-PROBE_SIZE = 256
-"""Side in pixels of the image that a model is probed with: two cells at the coarsest usual stride, 128."""
+PROBE_SIZES = (256, 512, 1024)
+"""Sides in pixels of the images that a model is probed with, until it takes one; the first has two cells at the
+coarsest usual stride, 128."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,16 @@ class ModelTaps:
             anchor_strides=tuple(int(stride / scale) for stride in self.anchor_strides),
             dense_head=None if self.dense_head is None else self.dense_head.seen_at(scale),
         )
+
+    def anchor_level(self, stride: int) -> int | None:
+        """Which of the head's levels places anchors on the neck's level of a stride; None where none does.
+
+        A head with as many levels as the neck reads them in their order, whatever the strides are called.
+        """
+        level = next((tap for tap in self.output if tap.stride == stride), None)
+        if level is not None and len(self.anchor_strides) == len(self.output):
+            return level.data_idx or 0
+        return self.anchor_strides.index(stride) if stride in self.anchor_strides else None
 
     def at(self, path: str) -> Tap:
         """The output of the first call of a module that the user names; raises as :meth:`calls` does."""
@@ -233,7 +244,7 @@ def _match(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tu
 
 
 def probe(model: Any, role: str) -> ModelTaps:
-    """Run a model once on a small image and list its levels and heads.
+    """Run a model once on a small image, or on a larger one where it must, and list its levels and heads.
 
     The levels are what the neck returns, or the backbone where there is no neck. A level that a convolution returned
     has its ``pre_norm`` tap there, inside a ``ConvModule`` before norm and activation. Where some levels come from a
@@ -264,19 +275,11 @@ def probe(model: Any, role: str) -> ModelTaps:
     try:
         with isolated_rng(), torch.no_grad():
             model.eval()
-            image = torch.rand(1, 3, PROBE_SIZE, PROBE_SIZE, device=parameter.device, dtype=parameter.dtype)
-            try:
-                features = model.extract_feat(image)
-            except Exception as error:
-                raise DistillError(
-                    f'The {role}, {type(model).__name__}, cannot be run on an image of {PROBE_SIZE} pixels to find its '
-                    f'levels ({str(error).splitlines()[0]}); write the distiller config by hand or choose another one.'
-                ) from error
+            features = _features(model, watch, role, parameter)
             result = watch.results.get(name)
             _run_dense_heads(model, features)
-            if isinstance(getattr(model, 'decode_head', None), nn.Module):
-                decode_head = _probe_head(watch, 'decode_head', model.decode_head, features)
-                auxiliary = [_probe_head(watch, path, head, features) for path, head in auxiliary_heads(model).items()]
+            decode_head = _probe_decode_head(watch, model, features)
+            auxiliary = [_probe_head(watch, path, head, features) for path, head in auxiliary_heads(model).items()]
     finally:
         watch.stop()
         for module in training:
@@ -288,13 +291,13 @@ def probe(model: Any, role: str) -> ModelTaps:
     for index, level in enumerate(levels):
         if not isinstance(level, Tensor) or level.dim() != 4:
             continue
-        tap = dataclasses.replace(_tap(name, level), data_idx=None if single else index)
+        tap = watch.tap(name, level, data_idx=None if single else index)
         taps.append(tap)
         inside = [origin for origin in watch.origins_of(level) if origin[0].startswith(f'{name}.')]
         convolution = _convolution_of(inside, watch.modules)
         if convolution is not None:
             before = watch.results[convolution[0]][convolution[1]]
-            inner.append(_tap(convolution[0], before, convolution[1]))
+            inner.append(watch.tap(convolution[0], before, convolution[1]))
         elif watch.origins_of(level):
             made.append(tap)
     if not taps and decode_head is None:
@@ -319,15 +322,23 @@ def probe(model: Any, role: str) -> ModelTaps:
 class _Watch:
     """What the modules of a model took and returned during one forward pass.
 
-    Tensors are told apart by identity, so all of them are kept until the probe is over.
+    Tensors are told apart by identity, so all of them are kept until the probe is over. Heads that training runs past
+    their hooks are listed in ``direct``.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = dict(model.named_modules())
+        self.direct: set[str] = set()
+        self.start((0, 0))
+        self._handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
+
+    def start(self, size: tuple[int, int]) -> None:
+        """Forget what was seen, before a run on an image of another height and width."""
+        self.size = size
         self.results: dict[str, list[Any]] = {}
         self._inputs: dict[tuple[str, int], Any] = {}
         self._origins: dict[int, list[tuple[str, int]]] = {}
-        self._handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
+        self._elements: dict[int, list[tuple[str, int, int]]] = {}
 
     def _hook(self, path: str) -> Any:
         def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
@@ -337,6 +348,9 @@ class _Watch:
             self._inputs[origin] = inputs
             if isinstance(outputs, Tensor):
                 self._origins.setdefault(id(outputs), []).append(origin)
+            elif isinstance(outputs, (tuple, list)):
+                for index, element in enumerate(outputs):
+                    self._elements.setdefault(id(element), []).append((*origin, index))
 
         return hook
 
@@ -349,6 +363,10 @@ class _Watch:
         """The modules that returned a tensor, each with the number of its call, from the innermost outwards."""
         return self._origins.get(id(tensor), [])
 
+    def elements_of(self, tensor: Any) -> list[tuple[str, int, int]]:
+        """The modules that returned a tensor among others, each with the number of its call and the tensor's place."""
+        return self._elements.get(id(tensor), [])
+
     def input_of(self, origin: tuple[str, int]) -> Any:
         """What a module was called with."""
         inputs = self._inputs[origin]
@@ -357,19 +375,47 @@ class _Watch:
     def taps(self) -> dict[str, tuple[Tap, ...]]:
         """All outputs of every module that returned feature maps."""
         return {
-            path: tuple(_tap(path, output, call) for call, output in enumerate(calls))
+            path: tuple(self.tap(path, output, call) for call, output in enumerate(calls))
             for path, calls in self.results.items()
             if path and all(map(_is_map, calls))
         }
+
+    def tap(self, path: str, feature: Tensor, call: int = 0, data_idx: int | None = None) -> Tap:
+        """The tap at which a feature was seen."""
+        stride = round(self.size[1] / feature.shape[-1])
+        nonnegative = bool((feature >= 0).all())
+        return Tap(path, feature.shape[1], stride, call, data_idx, nonnegative, path in self.direct)
 
 
 def _is_map(output: Any) -> bool:
     return isinstance(output, Tensor) and output.dim() == 4
 
 
-def _tap(path: str, feature: Tensor, call: int = 0) -> Tap:
-    stride = round(PROBE_SIZE / feature.shape[-1])
-    return Tap(path, feature.shape[1], stride, record_idx=call, nonnegative=bool((feature >= 0).all()))
+def _features(model: Any, watch: _Watch, role: str, like: Tensor) -> Any:
+    """Run a model's trunk on the smallest image that it takes.
+
+    Raises:
+        DistillError: If it takes none.
+    """
+    first = None
+    for height, width in _sizes(model):
+        watch.start((height, width))
+        image = torch.rand(1, 3, height, width, device=like.device, dtype=like.dtype)
+        try:
+            return model.extract_feat(image)
+        except Exception as error:
+            first = first or error
+    raise DistillError(
+        f'The {role}, {type(model).__name__}, cannot be run on an image of {PROBE_SIZES[0]} pixels or a larger one to '
+        f'find its levels ({str(first).splitlines()[0]}); write the distiller config by hand or choose another one.'
+    ) from first
+
+
+def _sizes(model: nn.Module) -> list[tuple[int, int]]:
+    """Heights and widths to try: the usual one, the one that the model's preprocessor makes, larger ones."""
+    own = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    usual = [(side, side) for side in PROBE_SIZES]
+    return [usual[0], *([tuple(own)] if own else []), *usual[1:]]
 
 
 def _run_dense_heads(model: nn.Module, features: Any) -> None:
@@ -383,29 +429,57 @@ def _run_dense_heads(model: nn.Module, features: Any) -> None:
                 continue
 
 
-def _probe_head(watch: _Watch, path: str, head: nn.Module, features: Any) -> HeadTaps | None:
-    """Run a segmentation head and find the module that made its logits and the one that made the classifier's input.
+def _probe_decode_head(watch: _Watch, model: Any, features: Any) -> HeadTaps | None:
+    """The taps of a segmentor's decode head; of several that refine each other, those of the last with a class map."""
+    head = getattr(model, 'decode_head', None)
+    if not isinstance(head, nn.ModuleList):
+        return _probe_head(watch, 'decode_head', head, features) if isinstance(head, nn.Module) else None
+    found: HeadTaps | None = None
+    coarse: tuple[Any, ...] = ()
+    for index, stage in enumerate(head):
+        taps = _probe_head(watch, f'decode_head.{index}', stage, features, *coarse)
+        if taps is None:
+            break
+        found, coarse = taps, (watch.results[taps.path][-1],)
+    return found
 
-    None where the head needs more than features, or a function rather than a module made the logits.
+
+def _probe_head(watch: _Watch, path: str, head: nn.Module, *inputs: Any) -> HeadTaps | None:
+    """Run a segmentation head and find what returned its logits and the module that made the classifier's input.
+
+    Heads return their class map alone or first. None where the head returns no class map, or needs other inputs.
     """
+    watch.direct.add(path)
     try:
-        logits = head.forward(features)
-    except (NotImplementedError, TypeError):
+        outputs = head(*inputs)
+    except Exception:  # A head that needs the data samples, say, is not probed.
         return None
-    origins = watch.origins_of(logits)
-    if not origins or not _is_map(logits):
+    index = 0 if isinstance(outputs, (tuple, list)) and outputs else None
+    logits: Any = outputs if index is None else outputs[index]
+    if not _is_map(logits) or logits.shape[1] != getattr(head, 'out_channels', logits.shape[1]):
         return None
-    classifier, call = origins[-1]
-    feature = watch.input_of(origins[0])
-    makers = watch.origins_of(feature)
-    while makers and all(isinstance(watch.modules[maker], _DropoutNd) for maker, _ in makers):
-        feature = watch.input_of(makers[0])
+    inside = [origin for origin in watch.origins_of(logits) if origin[0] != path]
+    among = [origin for origin in watch.elements_of(logits) if origin[0] != path]
+    feature: Any = None
+    makers: list[tuple[str, int]] = []
+    if inside:
+        tap = watch.tap(inside[-1][0], logits, inside[-1][1])
+        feature = watch.input_of(inside[0])
         makers = watch.origins_of(feature)
-    makers = [origin for origin in makers if not isinstance(watch.modules[origin[0]], _DropoutNd)]
+        while makers and all(isinstance(watch.modules[maker], _DropoutNd) for maker, _ in makers):
+            behind = feature
+            feature = watch.input_of(makers[0])
+            # Dropout that does nothing returns what it took.
+            makers = watch.origins_of(feature) if feature is not behind else []
+        makers = [origin for origin in makers if not isinstance(watch.modules[origin[0]], _DropoutNd)]
+    elif among:
+        tap = watch.tap(among[-1][0], logits, *among[-1][1:])
+    else:
+        tap = watch.tap(path, logits, data_idx=index)
     return HeadTaps(
         path,
-        _tap(classifier, logits, call),
-        _tap(makers[-1][0], feature, makers[-1][1]) if makers and _is_map(feature) else None,
+        tap,
+        watch.tap(makers[-1][0], feature, makers[-1][1]) if makers and _is_map(feature) else None,
         bool(getattr(head, 'align_corners', False)),
         255 if getattr(head, 'ignore_index', None) is None else head.ignore_index,  # type: ignore[arg-type]
     )

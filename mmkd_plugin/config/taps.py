@@ -16,6 +16,7 @@ class Tap:
         record_idx: Which call of the module in one forward pass.
         data_idx: Which element of the output, where it is a tuple.
         nonnegative: Whether no value was below zero, as behind a ReLU.
+        direct: Whether the model may run the module past its hooks, by calling ``forward`` itself.
     """
 
     source: str
@@ -24,6 +25,7 @@ class Tap:
     record_idx: int = 0
     data_idx: int | None = None
     nonnegative: bool = False
+    direct: bool = False
 
     def seen_at(self, scale: float) -> Tap:
         """The same tap in pixels of an image that is smaller by ``scale``; stride 0 where a cell is less than one."""

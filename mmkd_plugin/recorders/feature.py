@@ -21,10 +21,17 @@ class FeatureRecorder(ModuleOutputsRecorder):
 
     Args:
         source: Path of the module in the model, as in ``model.named_modules()``.
+        direct: Whether calls of the module's ``forward`` that pass its hooks are recorded as well: MMSegmentation
+            calls its heads so.
 
     Raises:
         DistillError: If the module does not exist, never ran, or its output was changed in place.
     """
+
+    def __init__(self, source: str, direct: bool = False) -> None:
+        super().__init__(source)
+        self.direct = direct
+        self._module = nn.Module()
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Hook the module, or name the modules closest to a mistyped path."""
@@ -40,7 +47,28 @@ class FeatureRecorder(ModuleOutputsRecorder):
                 f'The recorder\'s source "{self.source}" is a container that is never called itself; name one of its '
                 f'members, for instance "{self.source}.{next(iter(modules[self.source]._modules), 0)}".'
             )
-        super().prepare_from_model(model)
+        self._module = modules[self.source]
+        if not self.direct:
+            super().prepare_from_model(model)
+
+    def __enter__(self) -> None:
+        """Start to record."""
+        super().__enter__()
+        if self.direct:
+            # Only for the length of a step, so that copies of the model never hold the replaced method.
+            self._module.__dict__['forward'] = self._forward
+
+    def __exit__(self, *error: Any) -> None:
+        """Stop to record."""
+        super().__exit__(*error)
+        if self.direct:
+            self._module.__dict__.pop('forward', None)
+
+    def _forward(self, *inputs: Any, **options: Any) -> Any:
+        """The module's own ``forward``, recorded."""
+        outputs = type(self._module).forward(self._module, *inputs, **options)
+        self.forward_hook(self._module, inputs, outputs)
+        return outputs
 
     def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
         """Keep the output together with its version counter."""

@@ -180,3 +180,15 @@ def test_step_waits_for_nothing(model):
     model.distiller.release_records()
     assert syncs.calls == []
     assert set(terms) == {'loss_fgi'}
+
+
+def test_anchors_of_as_many_levels_are_taken_in_their_order():
+    student = taps((8, 16, 32, 64, 85, 128), anchors=(8, 16, 32, 64, 100, 300))
+    expanded = parts(student, student)
+    assert expanded.student_recorders['priors']['levels'] == [0, 1, 2, 3, 4, 5]
+    assert [entry['data_idx'] for entry in expanded.loss_forward_mappings['loss_fgi']['priors']] == [0, 1, 2, 3, 4, 5]
+
+
+def test_anchors_of_fewer_levels_are_taken_by_stride():
+    student = taps((4, 8, 16, 32), anchors=(8, 16, 32))
+    assert parts(student, student).student_recorders['priors']['levels'] == [None, 0, 1, 2]

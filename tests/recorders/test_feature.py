@@ -71,3 +71,42 @@ def test_unknown_module_names_the_nearest():
         FeatureRecorder('layers.conv').initialize(
             nn.ModuleDict({'layers': nn.ModuleDict({'conv1': nn.Identity(), 'norm': nn.Identity()})})
         )
+
+
+class Head(nn.Module):
+    def forward(self, x):
+        return x + 1
+
+
+class CallsForward(nn.Module):
+    """Runs its head past the hooks, as MMSegmentation does."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = Head()
+
+    def forward(self, x):
+        return self.head.forward(x) + self.head(x)
+
+
+@pytest.mark.parametrize(('direct', 'calls'), [(False, 1), (True, 2)])
+def test_calls_past_the_hooks_are_recorded_where_asked_for(direct, calls):
+    model = CallsForward()
+    recorder = FeatureRecorder('head', direct=direct)
+    recorder.initialize(model)
+    for _ in range(2):
+        with recorder_context(recorder):
+            model(torch.ones(1, 2))
+        assert len(recorder.data_buffer) == calls
+        model(torch.ones(1, 2))
+        assert len(recorder.data_buffer) == calls and 'forward' not in vars(model.head)
+    assert recorder.get_record_data(calls - 1).tolist() == [[2, 2]]
+
+
+def test_an_error_in_the_model_takes_the_direct_recorder_off():
+    model = CallsForward()
+    recorder = FeatureRecorder('head', direct=True)
+    recorder.initialize(model)
+    with pytest.raises(TypeError), recorder_context(recorder):
+        model(None)
+    assert 'forward' not in vars(model.head)

@@ -88,6 +88,8 @@ class Parts:
         recorders = self.student_recorders if from_student else self.teacher_recorders
         name = tap.source.replace('.', '_')
         recorders[name] = dict(type='mmkd_plugin.Feature', source=tap.source)
+        if tap.direct:
+            recorders[name]['direct'] = True
         entry: dict[str, Any] = dict(recorder=name, from_student=from_student)
         if tap.record_idx:
             entry['record_idx'] = tap.record_idx

@@ -94,7 +94,7 @@ class FGI(Method):
                 f'FGI compares anchors with the ground truth, but the head of the student, {models.student.name}, has '
                 f"no fixed anchors (points or queries, say); set distill.methods.{name}.region='boxes'."
             )
-        kept = [level for level in levels if level.student.stride in strides]
+        kept = [level for level in levels if models.student.anchor_level(level.student.stride) is not None]
         if not kept:
             raise DistillError(
                 f'The student, {models.student.name}, places anchors at the strides {list(strides)}, but levels of '
@@ -110,10 +110,9 @@ class FGI(Method):
 def _record_anchors(parts: Parts, level: LevelPair, models: ModelPair) -> dict[str, Any]:
     """Add the recorder of the student's anchors and return the mapping entry of one level."""
     taps = models.student.output
-    strides = models.student.anchor_strides
     levels: list[int | None] = [None] * (1 + max(tap.data_idx or 0 for tap in taps))
     for tap in taps:
-        levels[tap.data_idx or 0] = strides.index(tap.stride) if tap.stride in strides else None
+        levels[tap.data_idx or 0] = models.student.anchor_level(tap.stride)
     parts.student_recorders['priors'] = dict(type='mmkd_plugin.Priors', source=taps[0].source, levels=levels)
     index = next(tap.data_idx or 0 for tap in taps if tap.stride == level.student.stride)
     return dict(recorder='priors', from_student=True, data_idx=index)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal, Union
 
 from mmkd_plugin.config.methods.base import Method, Parts
-from mmkd_plugin.config.probe import HeadPair, ModelPair
+from mmkd_plugin.config.probe import ModelPair, ModelTaps
 from mmkd_plugin.config.taps import Tap
 from mmkd_plugin.errors import DistillError
 
@@ -69,7 +69,8 @@ class PairWise(Method):
         pooling: ``'max'``, or the paper's ``'avg'``.
         detach_norm: Whether the norm is a constant for the gradient.
         max_gib: Size in GiB that the similarities of one model may take.
-        tap: Path of the student's module whose output is compared; None for what the decode head's classifier works on.
+        tap: Path of the student's module whose output is compared; None for what the decode head's classifier works on,
+            or the coarsest level of the neck or backbone where no module returns that.
         teacher_tap: The same in the teacher; None for the path of ``tap``.
     """
 
@@ -123,18 +124,18 @@ class PairWise(Method):
         head = models.student.decode_head
         align_corners = head is not None and head.align_corners
         ours, theirs = self.tap, self.teacher_tap or self.tap
-        heads = models.decode_heads() if ours is None or theirs is None else None
-        student = models.student.at(ours) if ours is not None else _feature(heads, 'student')
-        teacher = models.teacher.at(theirs) if theirs is not None else _feature(heads, 'teacher')
+        student = models.student.at(ours) if ours is not None else _feature(models.student)
+        teacher = models.teacher.at(theirs) if theirs is not None else _feature(models.teacher)
         return student, teacher, align_corners
 
 
-def _feature(heads: HeadPair | None, role: str) -> Tap:
-    """What a decode head's classifier works on."""
-    head = getattr(heads, role)
-    if head.feature is None:
-        raise DistillError(
-            f"No module returned what the classifier of the {role}'s {head.path} works on; name a module in "
-            f'{"tap" if role == "student" else "teacher_tap"}, for instance "backbone.layer4".'
-        )
-    return head.feature
+def _feature(model: ModelTaps) -> Tap:
+    """What the decode head's classifier works on, or else the coarsest level of the trunk."""
+    if model.decode_head is not None and model.decode_head.feature is not None:
+        return model.decode_head.feature
+    if model.output:
+        return model.output[-1]
+    raise DistillError(
+        f'No module returned what the classifier of {model.name} works on; name a module in tap and teacher_tap, for '
+        'instance "backbone.layer4".'
+    )

@@ -86,6 +86,8 @@ def two(**changes) -> dict:
 
 def test_two_teachers_give_what_each_gives_alone(tmp_path):
     both = two()
+    # Of the student's width, so that no connector is drawn.
+    both['teachers']['big']['teacher'], both['teachers']['other']['teacher'] = retinanet(16), fcos(16)
     for name, teacher in both['teachers'].items():
         torch.manual_seed(len(name))
         model = MODELS.build(teacher['teacher'])

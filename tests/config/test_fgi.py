@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from _helpers.host_sync import HostSyncs
-from _helpers.tiny import batch, block, faster_rcnn, retinanet, run_config
+from _helpers.tiny import batch, block, build, faster_rcnn, losses_of, retinanet, run_config
 from mmengine.registry import MODELS
 
 from mmkd_plugin.config import DistillBlock, expand_config
@@ -192,3 +192,31 @@ def test_anchors_of_as_many_levels_are_taken_in_their_order():
 def test_anchors_of_fewer_levels_are_taken_by_stride():
     student = taps((4, 8, 16, 32), anchors=(8, 16, 32))
     assert parts(student, student).student_recorders['priors']['levels'] == [None, 0, 1, 2]
+
+
+LOGITS = dict(type='Chen', regression_weight=0, hint_weight=0)
+
+
+@pytest.mark.parametrize(
+    ('methods', 'terms'),
+    [
+        (dict(fgi=dict(type='FGI', region='all')), {'fgi_imitation'}),
+        (dict(fgi=dict(type='FGI', region='boxes')), {'fgi_imitation'}),
+        (dict(fgi=dict(type='FGI')), {'fgi_imitation'}),
+        (dict(fgi=None, logits=LOGITS), {'logits_dense_cls_soft'}),
+        (dict(fgi=dict(type='FGI'), logits=LOGITS), {'fgi_imitation', 'logits_dense_cls_soft'}),
+    ],
+    ids=['whole map', 'boxes', 'imitation', 'logits', 'both'],
+)
+def test_ablation_of_the_paper_is_configuration_alone(tmp_path, methods, terms):
+    runner = build(run_config(tmp_path, iterations=1, distill=block(methods=methods)))
+    runner.train()
+    names = {name.removeprefix('train/distill.loss_') for name in runner.message_hub.log_scalars if 'distill' in name}
+    assert names == terms
+
+
+def test_warm_up_of_the_authors_leaves_the_first_iterations_out(tmp_path):
+    methods = dict(fgi=dict(type='FGI', schedule=dict(start=2)))
+    runner = build(run_config(tmp_path, iterations=4, distill=block(methods=methods)))
+    runner.train()
+    assert len(losses_of(runner, 'distill.loss_fgi_imitation')) == 2

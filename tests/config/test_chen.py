@@ -447,6 +447,13 @@ def test_image_without_boxes(model):
     sum(terms.values()).backward()
 
 
+def test_terms_are_single_precision_under_autocast(retina):
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = Step(retina).losses
+    terms = [value for name, value in losses.items() if name.startswith('distill.')]
+    assert len(terms) == 3 and all(value.dtype == torch.float32 and torch.isfinite(value) for value in terms)
+
+
 def test_plain_l2_reaches_the_step():
     losses = Step(build(expand(regression='l2'))).losses
     assert losses['distill.loss_chen_dense_reg_l2'] > 0

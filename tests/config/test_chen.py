@@ -447,6 +447,18 @@ def test_image_without_boxes(model):
     sum(terms.values()).backward()
 
 
+def test_batch_without_any_roi():
+    """The stock head then computes no classification loss at all."""
+    model = build(two_stage())
+    Step(model)
+    model.architecture.roi_head.bbox_sampler.num = 0
+    step = Step(model)
+    assert 'loss_cls' not in step.losses
+    for part in ('cls_soft', 'reg_bounded'):
+        assert step.losses[f'distill.loss_chen_roi_{part}'] == 0
+    sum(value for name, value in step.losses.items() if name.startswith('distill.')).backward()
+
+
 def test_terms_are_single_precision_under_autocast(retina):
     with torch.autocast('cpu', torch.bfloat16):
         losses = Step(retina).losses

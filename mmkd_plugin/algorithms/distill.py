@@ -78,6 +78,7 @@ class DistillAlgorithm(BaseAlgorithm):
         keep_outputs(student)
         self.inherit = inherit
         self.student_loss_weights = dict(student_loss_weights or {})
+        self._weighed = False
         with isolated_rng():
             self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
         if teachers is None:
@@ -157,7 +158,8 @@ class DistillAlgorithm(BaseAlgorithm):
         """
         with self.distiller.recording():
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
-        losses = weigh_losses(losses, self.student_loss_weights)
+        losses = weigh_losses(losses, self.student_loss_weights, strict=not self._weighed)
+        self._weighed = True
         needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
         for teacher in self.teachers.values():
             teacher.run(batch_inputs, data_samples, needed)
@@ -209,23 +211,24 @@ class DistillAlgorithm(BaseAlgorithm):
         self.distiller.load_state_dict(state)
 
 
-def weigh_losses(losses: dict[str, Any], weights: dict[str, float]) -> dict[str, Any]:
+def weigh_losses(losses: dict[str, Any], weights: dict[str, float], strict: bool = True) -> dict[str, Any]:
     """Multiply losses by the factors of their names' beginnings.
 
     Args:
         losses: Tensors, or lists of tensors, by name.
         weights: Factors by the start of a name.
+        strict: Whether each factor must fit a loss; a batch without any RoI, for one, has fewer losses than others.
 
     Returns:
         The losses in the same order; those without a factor are the same objects.
 
     Raises:
-        DistillError: If a factor fits no loss.
+        DistillError: If a factor fits no loss and must.
     """
     weighed = dict(losses)
     for start, weight in weights.items():
         names = [name for name in losses if name.startswith(start)]
-        if not names:
+        if not names and strict:
             raise DistillError(
                 f'student_loss_weights names "{start}", but no loss of the student starts so: {nearest(start, losses)}'
             )

@@ -18,8 +18,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.utils import get_installed_path
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
+from mmkd_plugin.algorithms.resolution import teacher_batch
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.segmentor import auxiliary_heads, trunk_name
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
@@ -119,10 +119,10 @@ class FrozenTeacher:
         self._needed = {name: count for name, count in needed.items() if name in self._recorders}
         if not self._needed:
             return
+        if self.scale != 1:
+            batch_inputs, data_samples = teacher_batch(batch_inputs, data_samples, self.scale)
         if self._renormalise is not None:
             batch_inputs = self._renormalise(batch_inputs, data_samples)
-        if self.scale != 1:
-            batch_inputs, data_samples = _resize(batch_inputs, data_samples, self.scale)
         with contextlib.ExitStack() as stack:
             for name in self._needed:
                 stack.enter_context(self._recorders[name])
@@ -150,21 +150,6 @@ def _run_on_features(head: nn.Module) -> Callable[[nn.Module, Any, Any], None]:
         head(outputs)
 
     return hook
-
-
-def _resize(batch: Tensor, data_samples: list | None, scale: float) -> tuple[Tensor, list | None]:
-    """A batch in another size, with samples that hold the sizes alone."""
-    batch = interpolate(batch, scale_factor=scale, mode='bilinear', align_corners=False, antialias=scale < 1)
-    if data_samples is None:
-        return batch, None
-    samples = []
-    for sample in data_samples:
-        meta = dict(sample.metainfo)
-        for key in ('img_shape', 'pad_shape', 'batch_input_shape'):
-            if key in meta:
-                meta[key] = tuple(int(side * scale) for side in meta[key][:2])
-        samples.append(type(sample)(metainfo=meta))
-    return batch, samples
 
 
 class _Renormalise(nn.Module):

@@ -204,7 +204,7 @@ def dense_head(model: nn.Module) -> BoxHead | None:
         head.use_sigmoid_cls,
         _coder(head.bbox_coder),
         head.reg_decoded_bbox,
-        'loss_rpn_cls' if kind.loss_by_feat is RPNHead.loss_by_feat else 'loss_cls',
+        _loss_name(path, kind.loss_by_feat is RPNHead.loss_by_feat),
         tuple(
             AnchorLevel(stride[0], tuple(map(tuple, boxes.tolist())))
             for stride, boxes in zip(generator.strides, generator.base_anchors)
@@ -245,6 +245,13 @@ def roi_box_head(model: nn.Module) -> BoxHead | None:
         head.reg_decoded_bbox,
         'loss_cls',
     )
+
+
+def _loss_name(path: str, of_rpn: bool) -> str:
+    """What a detector calls the classification loss of its dense head."""
+    if of_rpn:
+        return 'loss_rpn_cls'
+    return 'rpn_loss_cls' if path == 'rpn_head' else 'loss_cls'
 
 
 def _coder(coder: Any) -> str:

@@ -101,7 +101,9 @@ class Chen(Method):
             if len(levels) < len(student.anchors):
                 strides = [f'{level.stride:g}' for level in student.anchors]
                 left = [stride for index, stride in enumerate(strides) if index not in dict(levels)]
-                print_log(f'The teacher has no anchors at the stride {", ".join(left)}; these are not distilled.')
+                print_log(
+                    f'The teacher has no anchors at the stride {", ".join(left)}; these are not distilled.', 'current'
+                )
             names = [f'_level{index}' for index in range(len(levels))]
             fields: tuple[str, ...] = AnchorSamplesRecorder.fields
         else:

@@ -1,0 +1,85 @@
+"""Teachers that see the images in another size than the student."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.registry import MODELS
+
+_BILINEAR: Any = dict(mode='bilinear', align_corners=False)
+_SIZES = ('img_shape', 'pad_shape', 'batch_input_shape')
+
+
+@MODELS.register_module()
+class ShrinkBatch(nn.Module):
+    """A batch augmentation of MMDetection that shrinks images and boxes for the student and keeps the large images.
+
+    With ``distill.teacher_scale`` set to the same number the teacher sees the images as they were loaded, so that it
+    has detail which the student lacks. It belongs into ``batch_augments`` of the student's ``data_preprocessor``, which
+    apply to training alone; the test pipeline has to resize its images to the student's size.
+
+    Args:
+        scale: Size of the loaded images in those of the student.
+    """
+
+    def __init__(self, scale: float = 2.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, inputs: Tensor, data_samples: list) -> tuple[Tensor, list]:
+        """Shrink ``(N, 3, H, W)`` and the truth of the samples; bounding boxes stay plain tensors."""
+        for image, sample in zip(inputs, data_samples):
+            sample.loaded_image = image
+            shapes = {key: tuple(math.ceil(side / self.scale) for side in sample.get(key)[:2]) for key in _SIZES}
+            sample.set_metainfo(shapes)
+            for name in ('gt_instances', 'ignored_instances'):
+                instances = sample.get(name)
+                if instances is None:
+                    continue
+                if 'bboxes' in instances:
+                    instances.bboxes = instances.bboxes / self.scale
+                if 'masks' in instances:
+                    masks = instances.masks
+                    instances.masks = masks.resize(
+                        (math.ceil(masks.height / self.scale), math.ceil(masks.width / self.scale))
+                    )
+        return interpolate(inputs, scale_factor=1 / self.scale, **_BILINEAR, antialias=True), data_samples
+
+
+def teacher_batch(batch: Tensor, data_samples: list | None, scale: float) -> tuple[Tensor, list | None]:
+    """The batch as a teacher sees it that is given images of another size.
+
+    Args:
+        batch: The student's, ``(N, 3, H, W)``.
+        data_samples: Its samples; where :class:`ShrinkBatch` kept the loaded images, these are taken.
+        scale: Size of the teacher's images in the student's.
+
+    Returns:
+        The batch, ``(N, 3, scale * H, scale * W)``, bilinearly resized where nothing was kept, and samples that hold
+        the sizes alone.
+
+    Raises:
+        DistillError: If the kept images have another size.
+    """
+    samples: list[Any] = data_samples or []
+    kept = [sample.loaded_image for sample in samples if 'loaded_image' in sample]
+    larger = torch.stack(kept) if kept else interpolate(batch, scale_factor=scale, **_BILINEAR, antialias=scale < 1)
+    sizes = [[int(side * scale) for side in batch.shape[2:]], list(larger.shape[2:])]
+    if sizes[0] != sizes[1]:
+        raise DistillError(
+            f"The teacher needs images of {sizes[0]} pixels, but the student's batch was shrunk from {sizes[1]}; set "
+            'distill.teacher_scale to the scale of ShrinkBatch.'
+        )
+    resized = []
+    for sample in samples:
+        meta = dict(sample.metainfo)
+        for key in meta.keys() & set(_SIZES):
+            meta[key] = tuple(int(side * scale) for side in meta[key][:2])
+        resized.append(type(sample)(metainfo=meta))
+    return larger, None if data_samples is None else resized

@@ -1,0 +1,140 @@
+"""What the student's heads were trained on, and what the teacher's heads say about it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from _helpers.tiny import batch, faster_rcnn, retinanet
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmkd_plugin.compat.razor import RecorderManager
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.recorders import AnchorPredictionsRecorder, AnchorSamplesRecorder, RoISamplesRecorder
+from mmkd_plugin.recorders.samples import anchors_first, boxes_of_labels
+
+
+def detector(config: dict) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS.build(ConfigDict(config)).train()
+
+
+def record(model: nn.Module, *recorders, mode: str = 'loss'):
+    for recorder in recorders:
+        recorder.initialize(model)
+        recorder.__enter__()
+    result = model(**batch(model), mode=mode)
+    for recorder in recorders:
+        recorder.__exit__(None, None, None)
+    return result
+
+
+def test_anchors_lie_in_the_order_of_cells():
+    # Two images, two anchors a cell, three numbers an anchor, 1 x 2 cells; each value spells where it belongs.
+    maps = torch.zeros(2, 6, 1, 2)
+    for image in range(2):
+        for anchor in range(2):
+            for column in range(3):
+                for x in range(2):
+                    maps[image, 3 * anchor + column, 0, x] = 1000 * image + 100 * x + 10 * anchor + column
+    expected = [
+        [1000 * image + 100 * x + 10 * anchor + column for column in range(3)]
+        for image in range(2)
+        for x in range(2)
+        for anchor in range(2)
+    ]
+    assert anchors_first(maps, 3).tolist() == expected
+
+
+def test_box_of_the_label():
+    boxes = torch.arange(24.0).reshape(2, 12)
+    assert boxes_of_labels(boxes, torch.tensor([2, 0])).tolist() == [[8, 9, 10, 11], [12, 13, 14, 15]]
+    # The background has no box; any will do, as no loss counts it.
+    assert boxes_of_labels(boxes, torch.tensor([3, 1]))[1].tolist() == [16, 17, 18, 19]
+    assert boxes_of_labels(boxes[:, :4], torch.tensor([2, 0])).tolist() == boxes[:, :4].tolist()
+    assert boxes_of_labels(torch.zeros(0, 12), torch.zeros(0).long()).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ('config', 'recorders'),
+    [
+        (retinanet(), [AnchorSamplesRecorder('bbox_head')]),
+        (faster_rcnn(), [AnchorSamplesRecorder('rpn_head'), RoISamplesRecorder('roi_head.bbox_head')]),
+    ],
+)
+def test_losses_are_the_same_with_and_without(config, recorders):
+    model = detector(config)
+    plain = copy.deepcopy(model)
+    torch.manual_seed(1)
+    expected = plain(**batch(plain), mode='loss')
+    torch.manual_seed(1)
+    actual = record(model, *recorders)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert all(recorder.data_buffer for recorder in recorders)
+    assert not any({'loss', 'loss_by_feat_single'} & set(vars(module)) for module in model.modules())
+
+
+def test_one_record_per_level():
+    recorder = AnchorSamplesRecorder('rpn_head')
+    record(detector(faster_rcnn()), recorder)
+    # 64 x 64 pixels, three images, two anchors a cell, strides 4 to 64.
+    cells = [16 * 16, 8 * 8, 4 * 4, 2 * 2, 1]
+    assert [recorder.get_record_data(level, 0).shape for level in range(5)] == [(6 * number, 1) for number in cells]
+    assert recorder.get_record_data(1, 3).shape == (6 * 64, 4)
+    factors = [recorder.get_record_data(level, 5) for level in range(5)]
+    assert len(set(map(float, factors))) == 1
+    # 16 anchors are sampled in each image; the one without objects counts its missing positive as one.
+    assert sum(recorder.get_record_data(level, 2).sum() for level in range(5)) == 48
+    assert factors[0] == 49
+
+
+def test_a_field_is_the_same_object_within_a_step():
+    recorder = AnchorSamplesRecorder('bbox_head')
+    record(detector(retinanet()), recorder)
+    assert recorder.get_record_data(0, 0) is recorder.get_record_data(0, 0)
+    assert recorder.get_record_data(0, 0).requires_grad
+    assert [value.shape[1] for value in recorder.get_record_data(0)] == [2]
+    recorder.reset_data_buffer()
+    with pytest.raises(DistillError, match='computed 0 losses in this step'):
+        recorder.get_record_data(0, 0)
+
+
+def test_the_head_is_unwatched_after_an_error():
+    model, recorder = detector(retinanet()), AnchorSamplesRecorder('bbox_head')
+    recorder.initialize(model)
+    with pytest.raises(RuntimeError), recorder:
+        model.bbox_head.loss_by_feat_single(*[torch.zeros(1, 2, 3, 3)] * 7, avg_factor=1)
+    assert 'loss_by_feat_single' not in vars(model.bbox_head)
+
+
+def test_two_recorders_of_one_head():
+    model = detector(retinanet())
+    recorders = [AnchorSamplesRecorder('bbox_head'), AnchorSamplesRecorder('bbox_head')]
+    record(model, *recorders)
+    assert [len(recorder.data_buffer) for recorder in recorders] == [3, 3]
+    assert 'loss_by_feat_single' not in vars(model.bbox_head)
+
+
+def test_missing_head_is_named():
+    with pytest.raises(DistillError, match=r'"rpn_head" is not a module of RetinaNet'):
+        AnchorSamplesRecorder('rpn_head').initialize(detector(retinanet()))
+
+
+def test_predictions_need_no_call_of_the_head_by_the_model():
+    """A one-stage detector's plain forward pass calls its head past all hooks."""
+    model = detector(retinanet())
+    recorder = AnchorPredictionsRecorder('neck', 'bbox_head')
+    scores, boxes = record(model, recorder, mode='tensor')
+    for level in range(3):
+        assert torch.equal(recorder.get_record_data(level, 0), anchors_first(scores[level], 2))
+        assert torch.equal(recorder.get_record_data(level, 1), anchors_first(boxes[level], 4))
+    assert not recorder.get_record_data(0, 0).requires_grad
+
+
+def test_they_are_registered():
+    kinds = ('AnchorSamples', 'RoISamples', 'AnchorPredictions', 'RoIPredictions')
+    manager = RecorderManager({kind: dict(type=f'mmkd_plugin.{kind}', source='neck') for kind in kinds})
+    assert list(manager.recorders) == list(kinds)

@@ -2,16 +2,20 @@
 
 data_root = 'data/coco_mini/'
 dataset_type = 'mmkd_plugin.CocoMiniSegDataset'
+image_size = (256, 256)
 crop_size = (128, 128)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=image_size),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=image_size),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]

@@ -1,0 +1,12 @@
+"""Networks that MMDetection and MMSegmentation do not have; those of a package that is not installed are left out."""
+
+from contextlib import suppress
+
+from mmkd_plugin.models.espnet import ESPNet
+
+__all__ = ['ESPNet']
+
+with suppress(ImportError):
+    from mmkd_plugin.models.esp_head import ESPHead
+
+    __all__ += ['ESPHead']

@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
+from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
@@ -46,6 +47,8 @@ class DistillAlgorithm(BaseAlgorithm):
         same_classes: Whether the outputs of both models are compared class by class, so that a teacher of other
             classes is refused.
         teacher_scale: Size of the images that the teacher sees in those of the student.
+        adversaries: Optimizers and schedules of the losses with a discriminator, by the name of the loss; arguments of
+            :class:`mmkd_plugin.algorithms.adversary.Adversary`.
         data_preprocessor: Preprocessor of the batch; the student's own by default.
         init_cfg: MMEngine initialisation of the whole.
     """
@@ -64,6 +67,7 @@ class DistillAlgorithm(BaseAlgorithm):
         student_loss_weights: dict[str, float] | None = None,
         same_classes: bool = False,
         teacher_scale: float = 1.0,
+        adversaries: dict[str, dict] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -78,6 +82,10 @@ class DistillAlgorithm(BaseAlgorithm):
         keep_outputs(teacher.model)
         with isolated_rng():
             self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
+        self.adversaries = {
+            name: Adversary(self.distiller.distill_losses[name], **options)
+            for name, options in (adversaries or {}).items()
+        }
         self.teacher = FrozenTeacher(teacher, self.data_preprocessor, teacher_scale)
         self.distiller.prepare_from_student(self.architecture)
         self.distiller.prepare_from_teacher(self.teacher.model)
@@ -126,6 +134,8 @@ class DistillAlgorithm(BaseAlgorithm):
         losses = weigh_losses(losses, self.student_loss_weights)
         self.teacher.run(batch_inputs, data_samples)
         terms = self.distiller.compute_terms()
+        for name, adversary in self.adversaries.items():
+            adversary.remember(self.distiller.arguments(name))
         for observe in list(self.step_observers):
             observe(self, losses)
         self.distiller.release_records()

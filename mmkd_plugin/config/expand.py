@@ -18,6 +18,7 @@ from mmkd_plugin.config.probe import ModelPair, probe
 from mmkd_plugin.errors import DistillError
 
 STATE_HOOK = dict(type='mmkd_plugin.DistillStateHook')
+ADVERSARIAL_HOOK = dict(type='mmkd_plugin.AdversarialHook')
 CHECK_HOOK = dict(type='mmkd_plugin.SelfCheckHook')
 
 
@@ -46,9 +47,10 @@ def algorithm_options(block: DistillBlock) -> dict[str, Any]:
     return dict(teacher_ckpt=block.teacher_ckpt, inherit=block.inherit, trust_checkpoint=block.trust_checkpoint)
 
 
-def hooks(block: DistillBlock) -> list[dict]:
-    """The hooks that a distilled run needs."""
-    return [dict(STATE_HOOK), *([dict(CHECK_HOOK)] if block.self_check else [])]
+def hooks(block: DistillBlock, adversarial: bool) -> list[dict]:
+    """The hooks that a distilled run needs; ``adversarial`` where a discriminator is trained."""
+    adversary = [dict(ADVERSARIAL_HOOK)] if adversarial else []
+    return [dict(STATE_HOOK), *adversary, *([dict(CHECK_HOOK)] if block.self_check else [])]
 
 
 def expand_config(cfg: Config) -> Config:
@@ -87,5 +89,5 @@ def expand_config(cfg: Config) -> Config:
         **expand_block(block, student, teacher),
         **algorithm_options(block),
     )
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block)]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block, 'adversaries' in cfg.model)]
     return cfg

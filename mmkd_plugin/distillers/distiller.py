@@ -71,15 +71,19 @@ class Distiller(ConfigurableDistiller):
             The weighted terms by loss and term name; the key of a loss that returns one tensor is empty.
         """
         self.terms = {}
-        for name, mapping in self.loss_forward_mappings.items():
-            arguments = {key: self._read(entry) for key, entry in mapping.items()}
+        for name in self.loss_forward_mappings:
+            arguments = self.arguments(name)
             tensors: list[Tensor] = []
             _map(tensors.append, list(arguments.values()))
             device = tensors[0].device if tensors else torch.device('cpu')
             with torch.autocast(device.type, enabled=False):
-                result = self.distill_losses[name](**{key: _map(_full, item) for key, item in arguments.items()})
+                result = self._run(name, {key: _map(_full, item) for key, item in arguments.items()})
             self.terms[name] = result if isinstance(result, dict) else {'': result}
         return self.terms
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        """What a loss is called with in this step: the records of its mapping, behind their connectors."""
+        return {key: self._read(entry) for key, entry in self.loss_forward_mappings[name].items()}
 
     def compute_distill_losses(self) -> dict[str, Tensor]:
         """MMRazor's entry point: the terms, levels added up."""
@@ -111,6 +115,15 @@ class Distiller(ConfigurableDistiller):
             for recorder in manager.recorders.values():
                 recorder.reset_data_buffer()
         self.terms = {}
+
+    def _run(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call a loss; what it refuses is told as a mistake of the user, with the loss's name."""
+        try:
+            return self.distill_losses[name](**arguments)
+        except DistillError:
+            raise
+        except ValueError as error:
+            raise DistillError(f'In "{name}": {error}') from error
 
     def _records(self, from_student: bool) -> list[dict]:
         """All entries of the mappings that read one side."""

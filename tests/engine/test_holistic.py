@@ -66,7 +66,7 @@ def mixtures(seed: int, iteration: int, images: int) -> torch.Tensor:
 @pytest.mark.parametrize(('counts', 'clip'), [(1, None), (2, None), (1, dict(max_norm=0.01))])
 def test_steps_by_hand(tmp_path, conditional, counts, clip):
     """Student's term first, then one step of plain SGD with its poly schedule, accumulated and clipped."""
-    options = dict(accumulative_counts=counts, **(dict(clip_grad=clip) if clip else {}))
+    options = dict(accumulative_counts=counts, clip_grad=clip and dict(clip))
     cfg = config(tmp_path, 4, dict(conditional=conditional, optim_wrapper=options))
     runner, spy = spied(cfg)
     loss = spy.start.requires_grad_(True)
@@ -81,7 +81,7 @@ def test_steps_by_hand(tmp_path, conditional, counts, clip):
                 torch.nn.utils.clip_grad_norm_(loss.parameters(), **clip)
             optimizer.step()
             optimizer.zero_grad()
-        optimizer.param_groups[0]['lr'] = 4e-4 * (1 - (iteration + 1) / 4) ** 0.9
+        optimizer.param_groups[0]['lr'] = 4e-4 * max(1 - (iteration + 1) / 3, 0) ** 0.9
     assert losses_of(runner, 'distill.loss_holistic') == pytest.approx(student_terms, rel=1e-5)
     assert losses_of(runner, 'discriminator.holistic.penalty')[-1] == pytest.approx(
         float(terms['penalty'].detach()), rel=1e-5

@@ -93,7 +93,9 @@ def test_steps_by_hand(tmp_path, conditional, counts, clip):
 
 def test_students_wrapper_gives_the_defaults(tmp_path):
     cfg = config(tmp_path)
-    cfg.optim_wrapper.update(accumulative_counts=3, clip_grad=dict(type='value', clip_value=0.1))
+    cfg.optim_wrapper.accumulative_counts = 3
+    cfg.optim_wrapper.pop('clip_grad', None)
+    cfg.optim_wrapper.clip_grad = dict(type='value', clip_value=0.1)
     runner, _ = spied(cfg)
     wrapper = adversary_of(runner).wrapper
     assert wrapper._accumulative_counts == 3

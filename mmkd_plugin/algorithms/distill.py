@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
+from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.rng import isolated_rng
 from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
@@ -51,6 +52,8 @@ class DistillAlgorithm(BaseAlgorithm):
         teacher_scale: Size of the images that the teacher sees in those of the student.
         teachers: Several teachers by name, each a dict with ``teacher``, ``teacher_ckpt``, ``trust_checkpoint``,
             ``same_classes`` and ``teacher_scale`` as above.
+        adversaries: Optimizers and schedules of the losses with a discriminator, by the name of the loss; arguments of
+            :class:`mmkd_plugin.algorithms.adversary.Adversary`.
         data_preprocessor: Preprocessor of the batch; the student's own by default.
         init_cfg: MMEngine initialisation of the whole.
     """
@@ -70,6 +73,7 @@ class DistillAlgorithm(BaseAlgorithm):
         same_classes: bool = False,
         teacher_scale: float = 1.0,
         teachers: dict[str, dict] | None = None,
+        adversaries: dict[str, dict] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -81,6 +85,10 @@ class DistillAlgorithm(BaseAlgorithm):
         self._weighed = False
         with isolated_rng():
             self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
+        self.adversaries = {
+            name: Adversary(self.distiller.distill_losses[name], **options)
+            for name, options in (adversaries or {}).items()
+        }
         if teachers is None:
             assert teacher is not None
             only = dict(teacher=teacher, teacher_ckpt=teacher_ckpt, trust_checkpoint=trust_checkpoint)
@@ -164,6 +172,8 @@ class DistillAlgorithm(BaseAlgorithm):
         for teacher in self.teachers.values():
             teacher.run(batch_inputs, data_samples, needed)
         terms = self.distiller.compute_terms()
+        for name in terms.keys() & self.adversaries.keys():
+            self.adversaries[name].remember(self.distiller.arguments(name))
         for observe in list(self.step_observers):
             observe(self, losses)
         self.distiller.release_records()

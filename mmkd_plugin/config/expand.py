@@ -19,6 +19,7 @@ from mmkd_plugin.distillers.distiller import SINGLE
 from mmkd_plugin.errors import DistillError
 
 STATE_HOOK = dict(type='mmkd_plugin.DistillStateHook')
+ADVERSARIAL_HOOK = dict(type='mmkd_plugin.AdversarialHook')
 CHECK_HOOK = dict(type='mmkd_plugin.SelfCheckHook')
 
 
@@ -65,9 +66,10 @@ def _teacher_options(teacher: TeacherBlock, source: Any) -> dict[str, Any]:
     return dict(options, teacher_scale=teacher.teacher_scale) if teacher.teacher_scale != 1 else options
 
 
-def hooks(block: DistillBlock) -> list[dict]:
-    """The hooks that a distilled run needs."""
-    return [dict(STATE_HOOK), *([dict(CHECK_HOOK)] if block.self_check else [])]
+def hooks(block: DistillBlock, adversarial: bool) -> list[dict]:
+    """The hooks that a distilled run needs; ``adversarial`` where a discriminator is trained."""
+    adversary = [dict(ADVERSARIAL_HOOK)] if adversarial else []
+    return [dict(STATE_HOOK), *adversary, *([dict(CHECK_HOOK)] if block.self_check else [])]
 
 
 def expand_config(cfg: Config) -> Config:
@@ -104,5 +106,5 @@ def expand_config(cfg: Config) -> Config:
         architecture=cfg.model,
         **expand_block(block, student, teachers, configs),
     )
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block)]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block, 'adversaries' in cfg.model)]
     return cfg

@@ -148,12 +148,12 @@ class Distiller(ConfigurableDistiller):
         self.terms = {}
         active = self.active_losses()
         for name in active:
-            arguments = self._arguments(self.loss_forward_mappings[name])
+            arguments = self.arguments(name)
             tensors: list[Tensor] = []
             _map(tensors.append, list(arguments.values()))
             device = tensors[0].device if tensors else torch.device('cpu')
             with torch.autocast(device.type, enabled=False):
-                result = self.distill_losses[name](**{key: _map(_full, item) for key, item in arguments.items()})
+                result = self._run(name, {key: _map(_full, item) for key, item in arguments.items()})
             values = result if isinstance(result, dict) else {'': result}
             if self.schedules:
                 self._terms_seen.update(values)
@@ -163,6 +163,20 @@ class Distiller(ConfigurableDistiller):
         if self.schedules and len(active) == len(self.loss_forward_mappings):
             self._check_scheduled_terms()
         return self.terms
+
+    def arguments(self, name: str) -> dict[str, Any]:
+        """What a loss is called with in this step: the records of its mapping, adapted and resized."""
+        mapping = self.loss_forward_mappings[name]
+        arguments = {key: self._read(entry) for key, entry in mapping.items()}
+        for key, entry in mapping.items():
+            for index, record in enumerate(_as_list(entry)):
+                if 'like' not in record:
+                    continue
+                if isinstance(entry, list):
+                    arguments[key][index] = _like(arguments[key][index], arguments[record['like']][index])
+                else:
+                    arguments[key] = _like(arguments[key], arguments[record['like']])
+        return arguments
 
     def compute_distill_losses(self) -> dict[str, Tensor]:
         """MMRazor's entry point: the terms, levels added up."""
@@ -227,18 +241,14 @@ class Distiller(ConfigurableDistiller):
         names = [entry['connector'] for entry in entries if entry.get('connector')]
         return [self.distill_losses[loss], *(self.connectors[name] for name in names)]
 
-    def _arguments(self, mapping: dict) -> dict[str, Any]:
-        """A loss's arguments, resized where an entry says so."""
-        arguments = {key: self._read(entry) for key, entry in mapping.items()}
-        for key, entry in mapping.items():
-            for index, record in enumerate(_as_list(entry)):
-                if 'like' not in record:
-                    continue
-                if isinstance(entry, list):
-                    arguments[key][index] = _like(arguments[key][index], arguments[record['like']][index])
-                else:
-                    arguments[key] = _like(arguments[key], arguments[record['like']])
-        return arguments
+    def _run(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call a loss; what it refuses is told as a mistake of the user, with the loss's name."""
+        try:
+            return self.distill_losses[name](**arguments)
+        except DistillError:
+            raise
+        except ValueError as error:
+            raise DistillError(f'In "{name}": {error}') from error
 
     def _records(self, from_student: bool, losses: Iterable[str] | None = None) -> list[dict]:
         """The entries of some losses' mappings, by default of all, that read one side."""

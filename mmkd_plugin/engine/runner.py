@@ -15,6 +15,7 @@ from mmkd_plugin.algorithms import DistillAlgorithm, build_teacher
 from mmkd_plugin.algorithms.teacher import model_config
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.config import DistillBlock, expand_block
+from mmkd_plugin.engine.adversarial_hook import AdversarialHook
 from mmkd_plugin.engine.classes import check_classes
 from mmkd_plugin.engine.data import require_annotations
 from mmkd_plugin.engine.self_check import SelfCheckHook
@@ -158,6 +159,9 @@ class DistillRunner(Runner):
     def _register_missing_hooks(self) -> None:
         """Add the hooks of a distilled run that the config does not name itself."""
         wanted = [DistillStateHook()]
+        algorithm = algorithm_of(self)
+        if algorithm is not None and algorithm.adversaries:
+            wanted.append(AdversarialHook())
         if self._block is not None and self._block.self_check:
             wanted.append(SelfCheckHook())
         for hook in wanted:

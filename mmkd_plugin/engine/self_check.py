@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -13,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mmkd_plugin.algorithms import DistillAlgorithm
+from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
@@ -31,6 +33,7 @@ class SelfCheckHook(Hook):
     """
 
     priority = 'LOWEST'
+    _look_at_adversaries = False
 
     def before_train(self, runner: Runner) -> None:
         """Ask the algorithm to be looked at once."""
@@ -54,6 +57,42 @@ class SelfCheckHook(Hook):
                 raise DistillError('The self-check stops the run: ' + ' '.join(faults))
 
         algorithm.step_observers.append(observe)
+        self._look_at_adversaries = bool(algorithm.adversaries)
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Describe the discriminators after their first step."""
+        algorithm = algorithm_of(runner)
+        if self._look_at_adversaries and algorithm is not None:
+            self._look_at_adversaries = False
+            text, faults = inspect_adversaries(algorithm.adversaries)
+            runner.logger.info(text)
+            if faults:
+                raise DistillError('The self-check stops the run: ' + ' '.join(faults))
+
+
+def inspect_adversaries(adversaries: dict[str, Adversary]) -> tuple[str, list[str]]:
+    """Describe the discriminators after a step of theirs.
+
+    Args:
+        adversaries: By the name of the loss.
+
+    Returns:
+        The table as text, and a sentence for each fault.
+    """
+    table = Table(title='discriminators', title_justify='left')
+    for column in ('loss', 'parameters', 'optimizer', 'term', 'value'):
+        table.add_column(column)
+    faults = []
+    for name, adversary in adversaries.items():
+        size = sum(parameter.numel() for parameter in adversary.discriminator.parameters())
+        for term, value in adversary.terms.items():
+            number = float(value)
+            table.add_row(name, f'{size:,}', type(adversary.wrapper.optimizer).__name__, term, f'{number:.4g}')
+            if not math.isfinite(number):
+                faults.append(f'The "{term}" of the discriminator of "{name}" is {number}; lower its learning rate.')
+    buffer = io.StringIO()
+    Console(file=buffer, width=140, color_system=None).print(table)
+    return buffer.getvalue(), faults
 
 
 def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[str]]:

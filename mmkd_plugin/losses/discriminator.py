@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mmkd_plugin.losses.functional.precision import full_precision
+from mmkd_plugin.losses.functional.resize import resize_map
 from mmkd_plugin.registry import MODELS
 
 _LAST_KERNEL = 4
@@ -85,7 +86,7 @@ class Discriminator(nn.Module):
 
     Stages of a spectrally normalised 4 x 4 convolution of stride 2 and a leaky ReLU, self-attention behind the last
     two, and a 4 x 4 convolution to one score. With four stages a map of 64 or 65 cells a side gives one score; a larger
-    one gives several, which are averaged.
+    one gives several, which are averaged, and a smaller one is enlarged first.
 
     Args:
         num_classes: Channels of the logits.
@@ -120,7 +121,7 @@ class Discriminator(nn.Module):
 
     @property
     def smallest(self) -> int:
-        """The smallest side of a class map that can be judged, in cells."""
+        """The side in cells to which a smaller class map is enlarged."""
         return _LAST_KERNEL * 2 ** len(self.stages)
 
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
@@ -135,7 +136,7 @@ class Discriminator(nn.Module):
             ``(N,)``.
 
         Raises:
-            ValueError: If the image is missing, or the class map is too small or of other classes.
+            ValueError: If the image is missing, or the class map is of other classes.
         """
         return self.score(self.joint(logits, image))
 
@@ -158,11 +159,8 @@ class Discriminator(nn.Module):
     @full_precision
     def score(self, joint: Tensor) -> Tensor:
         """Score what :meth:`joint` gives, ``(N,)``."""
-        if min(joint.shape[2:]) < self.smallest:
-            raise ValueError(
-                f'The discriminator needs a class map of at least {self.smallest} x {self.smallest} cells, but got '
-                f'{joint.shape[2]} x {joint.shape[3]}; use a larger crop, or fewer widths, each of which doubles it.'
-            )
+        size = (max(joint.shape[2], self.smallest), max(joint.shape[3], self.smallest))
+        joint = resize_map(joint, size, align_corners=False)
         feature = self.norm(joint)
         for stage in self.stages:
             feature = stage(feature)

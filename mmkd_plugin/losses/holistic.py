@@ -10,6 +10,7 @@ from torch.func import functional_call
 from mmkd_plugin.losses.discriminator import Discriminator
 from mmkd_plugin.losses.functional.checks import require_choice
 from mmkd_plugin.losses.functional.precision import full_precision
+from mmkd_plugin.losses.functional.resize import resize_map
 from mmkd_plugin.losses.functional.wgan import ADVERSARIES, discriminator_loss, generator_loss, gradient_penalty
 from mmkd_plugin.registry import MODELS
 
@@ -32,6 +33,8 @@ class HolisticLoss(nn.Module):
         holistic_weight: Of the student's term.
         discriminator_weight: Of the discriminator's terms.
         penalty_weight: Of the gradient penalty, within the discriminator's terms; 0 leaves it out.
+        align_corners: Where the maps differ in size, the student's is resized to the teacher's, with or without
+            aligned corners; None leaves it.
         loss_weight: Multiplies the student's term.
     """
 
@@ -45,6 +48,7 @@ class HolisticLoss(nn.Module):
         holistic_weight: float = 0.1,
         discriminator_weight: float = 0.1,
         penalty_weight: float = 10.0,
+        align_corners: bool | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -54,23 +58,27 @@ class HolisticLoss(nn.Module):
         self.weight = holistic_weight * loss_weight
         self.discriminator_weight = discriminator_weight
         self.penalty_weight = penalty_weight
+        self.align_corners = align_corners
 
     @full_precision
-    def forward(self, student: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, student: Tensor, image: Tensor | None = None, teacher: Tensor | None = None) -> dict[str, Tensor]:
         """The student's weighted term; nothing where its weight is 0.
 
         Args:
             student: Logits, ``(N, C, H, W)``; gradients flow to them.
             image: The image they belong to, ``(N, 3, H', W')``; read by a conditional discriminator alone.
+            teacher: Logits whose size the student's are resized to; nothing else of them is read.
 
         Returns:
             A scalar under ``'holistic'``.
 
         Raises:
-            ValueError: If the image is missing, or the class map is too small or of other classes.
+            ValueError: If the image is missing, or the class map is of other classes.
         """
         if not self.weight:
             return {}
+        if teacher is not None:
+            student = self._fit(student, teacher)
         constants = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         scores = functional_call(self.discriminator, constants, (student, image))
         return {'holistic': self.weight * generator_loss(scores)}
@@ -83,7 +91,7 @@ class HolisticLoss(nn.Module):
 
         Args:
             student: Logits, ``(N, C, H, W)``; detached.
-            teacher: Logits, the same shape; detached.
+            teacher: Logits, the same shape unless the student's are resized; detached.
             image: The image they belong to, ``(N, 3, H', W')``; read by a conditional discriminator alone.
             mix: Share of the teacher in the mixtures that the penalty looks at, ``(N, 1, 1, 1)``; random if not given.
 
@@ -91,8 +99,9 @@ class HolisticLoss(nn.Module):
             Scalars under ``'adversarial'`` and, with a penalty, ``'penalty'``.
 
         Raises:
-            ValueError: If the image is missing, or a class map is too small or of other classes.
+            ValueError: If the image is missing, or a class map is of other classes.
         """
+        student = self._fit(student, teacher)
         theirs = self.discriminator.joint(teacher.detach(), image)
         ours = self.discriminator.joint(student.detach(), image)
         teacher_scores = self.discriminator.score(theirs)
@@ -103,3 +112,9 @@ class HolisticLoss(nn.Module):
             penalty = gradient_penalty(self.discriminator.score, theirs, ours, mix)
             terms['penalty'] = self.discriminator_weight * self.penalty_weight * penalty
         return terms
+
+    def _fit(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The student's map in the teacher's size."""
+        if self.align_corners is None:
+            return student
+        return resize_map(student, (teacher.shape[2], teacher.shape[3]), align_corners=self.align_corners)

@@ -2,6 +2,7 @@
 
 from mmkd_plugin.recorders.feature import FeatureRecorder
 from mmkd_plugin.recorders.ground_truth import GroundTruthRecorder
+from mmkd_plugin.recorders.image import ImageRecorder
 from mmkd_plugin.recorders.predictions import AnchorPredictionsRecorder, RoIPredictionsRecorder
 from mmkd_plugin.recorders.priors import PriorsRecorder
 from mmkd_plugin.recorders.samples import AnchorSamplesRecorder, RoISamplesRecorder
@@ -12,6 +13,7 @@ __all__ = [
     'AnchorSamplesRecorder',
     'FeatureRecorder',
     'GroundTruthRecorder',
+    'ImageRecorder',
     'PriorsRecorder',
     'RoIPredictionsRecorder',
     'RoISamplesRecorder',

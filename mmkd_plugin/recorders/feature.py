@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +33,8 @@ class FeatureRecorder(ModuleOutputsRecorder):
     def __init__(self, source: str, direct: bool = False) -> None:
         super().__init__(source)
         self.direct = direct
-        self._module = nn.Module()
+        # No part of the model: copies of the algorithm would hold it twice.
+        self._module: Callable[[], Any] = lambda: None
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Hook the module, or name the modules closest to a mistyped path."""
@@ -47,7 +50,7 @@ class FeatureRecorder(ModuleOutputsRecorder):
                 f'The recorder\'s source "{self.source}" is a container that is never called itself; name one of its '
                 f'members, for instance "{self.source}.{next(iter(modules[self.source]._modules), 0)}".'
             )
-        self._module = modules[self.source]
+        self._module = weakref.ref(modules[self.source])
         if not self.direct:
             super().prepare_from_model(model)
 
@@ -56,18 +59,19 @@ class FeatureRecorder(ModuleOutputsRecorder):
         super().__enter__()
         if self.direct:
             # Only for the length of a step, so that copies of the model never hold the replaced method.
-            self._module.__dict__['forward'] = self._forward
+            self._module().__dict__['forward'] = self._forward
 
     def __exit__(self, *error: Any) -> None:
         """Stop to record."""
         super().__exit__(*error)
         if self.direct:
-            self._module.__dict__.pop('forward', None)
+            self._module().__dict__.pop('forward', None)
 
     def _forward(self, *inputs: Any, **options: Any) -> Any:
         """The module's own ``forward``, recorded."""
-        outputs = type(self._module).forward(self._module, *inputs, **options)
-        self.forward_hook(self._module, inputs, outputs)
+        module = self._module()
+        outputs = type(module).forward(module, *inputs, **options)
+        self.forward_hook(module, inputs, outputs)
         return outputs
 
     def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mmengine.model import MMDistributedDataParallel  # noqa: E402
 from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
 
-from _helpers.tiny import block, build, run_config  # noqa: E402
+from _helpers import tiny, tiny_seg  # noqa: E402
 
 
 @MODEL_WRAPPERS.register_module()
@@ -27,13 +27,17 @@ class HostDDP(MMDistributedDataParallel):
 if __name__ == '__main__':
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
-    distill = block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
-    cfg = run_config(folder / 'run', iterations=3, distill=distill, launcher='pytorch')
+    if sys.argv[2:] == ['holistic']:
+        holistic = dict(type='Holistic', widths=[8, 8], optimizer=dict(type='SGD', lr=0.1))
+        cfg = tiny_seg.run_config(folder / 'run', 3, distill=tiny_seg.block(holistic), launcher='pytorch')
+    else:
+        schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
+        distill = tiny.block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
+        cfg = tiny.run_config(folder / 'run', iterations=3, distill=distill, launcher='pytorch')
     cfg.model_wrapper_cfg = dict(type='HostDDP', broadcast_buffers=False, find_unused_parameters=False)
     # MMEngine's own start asks for a GPU, and is left out where a group exists.
     dist.init_process_group('gloo')
-    runner = build(cfg)
+    runner = tiny.build(cfg)
     runner.train()
     state = {key: value for key, value in runner.model.module.named_parameters()}
     torch.save({key: value.detach() for key, value in state.items()}, folder / f'rank{dist.get_rank()}.pth')

@@ -52,10 +52,12 @@ class TinyMaps(Dataset):
         return dict(inputs=torch.from_numpy(image), data_samples=sample)
 
 
-def pspnet(width: int = 16, classes: int = len(CLASSES), auxiliary: bool = True, **head: Any) -> dict:
+def pspnet(
+    width: int = 16, classes: int = len(CLASSES), auxiliary: bool = True, dropout: float = 0.1, **head: Any
+) -> dict:
     """Config of a PSPNet with ``width`` channels in its heads and an output stride of 8."""
     norm = dict(type='BN', requires_grad=True)
-    common = dict(num_classes=classes, norm_cfg=norm, dropout_ratio=0.1, align_corners=False)
+    common = dict(num_classes=classes, norm_cfg=norm, dropout_ratio=dropout, align_corners=False)
     model = dict(
         type='EncoderDecoder',
         _scope_='mmseg',

@@ -501,7 +501,7 @@ def test_the_step_adds_no_wait_of_its_own(model):
             with torch.no_grad():
                 teacher.roi_head._bbox_forward(teacher.extract_feat(data['inputs']), rois)
     with HostSyncs() as syncs:
-        model.teacher.run(data['inputs'], data['data_samples'])
+        model.teacher.run(data['inputs'], data['data_samples'], model.distiller.teacher_records_needed())
         model.distiller.compute_terms()
     model.distiller.release_records()
     assert syncs.calls == expected.calls

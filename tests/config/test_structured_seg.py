@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from _helpers.tiny_seg import block, pspnet, run_config
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
 from mmkd_plugin.config import DistillBlock, expand_config
 from mmkd_plugin.config.probe import probe
 from mmkd_plugin.errors import DistillError
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def expanded(method: dict, **changes) -> ConfigDict:
@@ -96,3 +100,23 @@ def test_detectors_have_no_pixels():
 )
 def test_weight_zero_is_off(method):
     assert not DistillBlock.parse(block(method)).methods
+
+
+def test_recipes_hold_the_authors_weights():
+    cfg = Config.fromfile(CONFIGS / '_base_' / 'structured_seg' / 'pixel_pair_holistic.py')
+    methods = DistillBlock.parse(cfg.distill).methods
+    assert set(methods) == {'pixel', 'pair', 'holistic'}
+    holistic = methods['holistic']
+    weights = (methods['pixel'].pixel_weight, methods['pair'].pair_weight, holistic.holistic_weight)
+    assert weights == (10, 0.5, 0.1)
+    assert (holistic.discriminator_weight, holistic.penalty_weight, holistic.conditional) == (0.1, 10, True)
+    assert (holistic.optimizer['lr'], holistic.optimizer['weight_decay']) == (4e-4, 5e-4)
+
+
+def test_the_authors_full_recipe():
+    cfg = Config.fromfile(CONFIGS / 'structured_seg' / 'pspnet_r101_to_r18_cityscapes-512x512_40k.py')
+    assert cfg.train_dataloader.batch_size == 8 and cfg.train_cfg.max_iters == 40000
+    assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
+    assert [scheduler.end for scheduler in cfg.param_scheduler] == [40000]
+    methods = DistillBlock.parse(cfg.distill).methods
+    assert methods['pixel'].reduction == 'batch_sum' and methods['holistic'].conditional is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from _helpers import tiny_seg
 from _helpers.ranks import train_on_two_ranks
 from _helpers.tiny import retinanet
 from mmengine.registry import MODELS
@@ -20,3 +21,12 @@ def test_two_ranks_end_with_the_same_student(tmp_path):
 def test_two_ranks_go_on_after_a_schedule_has_stopped(tmp_path):
     first, second = train_on_two_ranks(tmp_path, '1')
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_two_ranks_end_with_the_same_discriminator(tmp_path):
+    first, second = train_on_two_ranks(tmp_path, 'holistic')
+    name = 'distiller.distill_losses.loss_seg.discriminator.last.weight'
+    assert name in first
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    checkpoint = torch.load(tmp_path / 'run' / 'iter_3.pth', weights_only=True)
+    MODELS.build(tiny_seg.pspnet()).load_state_dict(checkpoint['state_dict'], strict=True)

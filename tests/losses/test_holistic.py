@@ -203,14 +203,25 @@ class TestDiscriminator:
         expected = (discriminator.score(feature[..., :4]) + discriminator.score(feature[..., 1:])) / 2
         assert_near(discriminator.score(feature), expected, 1e-5)
 
-    @pytest.mark.parametrize(('widths', 'smallest'), [((64, 128, 256, 512), 64), ((8, 8), 16), ((8,), 8)])
-    def test_small_map_is_refused(self, widths, smallest):
-        discriminator = Discriminator(2, conditional=False, widths=widths)
-        discriminator(torch.randn(2, 2, smallest, smallest))
-        with pytest.raises(
-            ValueError, match=f'at least {smallest} x {smallest} cells, but got {smallest} x {smallest - 1}'
-        ):
-            discriminator(torch.randn(2, 2, smallest, smallest - 1))
+    @pytest.mark.parametrize('conditional', [True, False])
+    @pytest.mark.parametrize('size', [(1, 1), (3, 40), (15, 16)])
+    def test_smaller_map_is_enlarged(self, size, conditional):
+        discriminator = Discriminator(2, conditional, widths=(8, 8))
+        logits, image = torch.randn(1, 2, *size), torch.randn(1, 3, 8, 8)
+        joint = discriminator.joint(logits, image)
+        larger = nn.functional.interpolate(joint, (16, max(16, size[1])), mode='bilinear', align_corners=False)
+        state = discriminator.state_dict()
+        state = {key: value.clone() for key, value in state.items()}
+        score = discriminator.score(joint)
+        discriminator.load_state_dict(state)
+        assert torch.equal(score, discriminator.score(larger))
+
+    @pytest.mark.parametrize('conditional', [True, False])
+    def test_tiny_map_has_finite_gradients(self, conditional):
+        loss = HolisticLoss(2, conditional, widths=(8, 8))
+        ours, theirs, image = torch.randn(1, 2, 1, 1), torch.randn(1, 2, 1, 1), torch.randn(1, 3, 8, 8)
+        total(loss.discriminator_terms(ours, theirs, image)).backward()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in loss.parameters())
 
     def test_other_classes_are_refused(self):
         with pytest.raises(ValueError, match='built for 3 classes, but the logits have 4'):

@@ -14,11 +14,12 @@ from mmkd_plugin.errors import DistillError
 
 @dataclasses.dataclass
 class Parts:
-    """What one method adds to the algorithm: pieces of its distiller config, under MMRazor's names, and two options.
+    """What one method adds to the algorithm: pieces of its distiller config, under MMRazor's names, and some options.
 
     Attributes:
         student_loss_weights: Factors on the student's own losses, by the start of their names.
         same_classes: Whether outputs are compared class by class, so that both models must know the same classes.
+        adversaries: Optimizers and schedules of losses with a discriminator, by the name of the loss.
     """
 
     student_recorders: dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -29,6 +30,7 @@ class Parts:
     schedules: dict[str, dict] = dataclasses.field(default_factory=dict)
     student_loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
     same_classes: bool = False
+    adversaries: dict[str, dict] = dataclasses.field(default_factory=dict)
 
     def merge(self, other: Parts) -> None:
         """Take over the pieces of another method; equal recorders are shared.
@@ -76,7 +78,7 @@ class Parts:
 
     def to_dict(self) -> dict[str, Any]:
         """The pieces as arguments of the algorithm; options at their default are left out."""
-        options = ('student_loss_weights', 'same_classes')
+        options = ('student_loss_weights', 'same_classes', 'adversaries')
         pieces = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         given = {name: value for name in options if (value := pieces.pop(name))}
         if not self.schedules:
@@ -125,6 +127,11 @@ class Parts:
             field: dict(recorder='ground_truth', from_student=True, data_idx=index)
             for index, field in enumerate(fields)
         }
+
+    def record_image(self) -> dict[str, Any]:
+        """Add the recorder of the student's batch and return the mapping entry that reads it."""
+        self.student_recorders['image'] = dict(type='mmkd_plugin.Image')
+        return dict(recorder='image', from_student=True)
 
     def record_labels(self) -> dict[str, dict]:
         """Add the recorder of the label map and return its mapping entry."""

@@ -1,4 +1,4 @@
-"""The pixel-wise and pair-wise parts of structured distillation in the ``distill`` block."""
+"""The pixel-wise, pair-wise and holistic parts of structured distillation in the ``distill`` block."""
 
 from __future__ import annotations
 
@@ -127,6 +127,89 @@ class PairWise(Method):
         student = models.student.at(ours) if ours is not None else _feature(models.student)
         teacher = models.teacher.at(theirs) if theirs is not None else _feature(models.teacher)
         return student, teacher, align_corners
+
+
+@dataclasses.dataclass
+class Holistic(Method):
+    """A discriminator that tells the teacher's class maps from the student's, Liu et al., CVPR 2019.
+
+    Student and discriminator are trained in turns: one step each in every iteration, the student first, both on the
+    logits of before the student's step. The student's are resized to the teacher's size where theirs differs.
+
+    Attributes:
+        holistic_weight: Weight of the student's term.
+        discriminator_weight: Weight of the discriminator's terms.
+        penalty_weight: Weight of the gradient penalty, within the discriminator's terms.
+        conditional: Whether the discriminator sees the image and the class probabilities, as in the paper, or, as in
+            the released code, the logits alone.
+        widths: Channels of the discriminator's stages.
+        adversary: ``'wgan'`` or ``'hinge'``.
+        optimizer: Config of the discriminator's optimizer.
+        optim_wrapper: Further keys of its optimizer wrapper; type, accumulation and clipping are those of the student's
+            by default.
+        param_scheduler: Its schedule, one of MMEngine's or a list.
+    """
+
+    holistic_weight: float = 0.1
+    discriminator_weight: float = 0.1
+    penalty_weight: float = 10.0
+    conditional: bool = True
+    widths: Union[list, tuple] = (64, 128, 256, 512)  # noqa: UP007
+    adversary: Literal['wgan', 'hinge'] = 'wgan'
+    optimizer: dict = dataclasses.field(
+        default_factory=lambda: dict(type='SGD', lr=4e-4, momentum=0.9, weight_decay=5e-4)
+    )
+    optim_wrapper: dict = dataclasses.field(default_factory=dict)
+    param_scheduler: Union[dict, list, None] = dataclasses.field(  # noqa: UP007
+        default_factory=lambda: dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False)
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a discriminator that cannot be built or never learns."""
+        super().__post_init__()
+        if not self.widths or not all(isinstance(width, int) and width > 0 for width in self.widths):
+            raise DistillError(
+                f'The widths of Holistic are {self.widths!r}; give a list of channels such as [64, 128, 256, 512].'
+            )
+        if self.active and not self.discriminator_weight:
+            raise DistillError(
+                'The discriminator_weight of Holistic is 0, so its discriminator never learns; set weight=0 to switch '
+                'the method off.'
+            )
+
+    @property
+    def active(self) -> bool:
+        """Whether the student's term has a weight."""
+        return self.weight != 0 and self.holistic_weight != 0
+
+    def expand(self, name: str, models: ModelPair) -> Parts:
+        """One loss with a discriminator on the logits of both decode heads, and the discriminator's optimizer."""
+        heads = models.decode_heads()
+        heads.require_same_classes()
+        parts = Parts(same_classes=True)
+        loss = f'loss_{name}'
+        parts.distill_losses[loss] = dict(
+            type='mmkd_plugin.HolisticLoss',
+            num_classes=heads.student.logits.channels,
+            conditional=self.conditional,
+            widths=tuple(self.widths),
+            adversary=self.adversary,
+            holistic_weight=self.holistic_weight,
+            discriminator_weight=self.discriminator_weight,
+            penalty_weight=self.penalty_weight,
+            align_corners=heads.student.align_corners,
+            loss_weight=self.weight,
+        )
+        parts.loss_forward_mappings[loss] = dict(
+            student=parts.record(heads.student.logits, from_student=True),
+            teacher=parts.record(heads.teacher.logits, from_student=False),
+        )
+        if self.conditional:
+            parts.loss_forward_mappings[loss]['image'] = parts.record_image()
+        parts.adversaries[loss] = dict(
+            optimizer=self.optimizer, optim_wrapper=self.optim_wrapper, param_scheduler=self.param_scheduler
+        )
+        return parts
 
 
 def _feature(model: ModelTaps) -> Tap:

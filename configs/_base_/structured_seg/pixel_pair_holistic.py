@@ -1,0 +1,12 @@
+"""Structured distillation in full: pixels, pairs of pixels and the discriminator, with the authors' weights.
+
+The defaults do not depend on the batch and show the discriminator the image. The released code is
+reduction='batch_sum' for the pixels and conditional=False for the discriminator; the paper's pairs are patch=2,
+pooling='avg', pair_weight=10.
+"""
+
+_base_ = './holistic.py'
+
+distill = dict(
+    methods=dict(
+        pixel=dict(type='PixelWise', pixel_weight=10.0), pair=dict(type='PairWise', pair_weight=0.5)))

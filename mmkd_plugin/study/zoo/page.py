@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from mmkd_plugin.study.table import markdown_table
-from mmkd_plugin.study.zoo.sweep import Family
+from mmkd_plugin.study.zoo.sweep import Family, families
 from mmkd_plugin.study.zoo.trial import FAILS, LEFT_OUT, RECIPES, STOCK, WORKS
 
 NAMES = {'mmdet': 'MMDetection', 'mmseg': 'MMSegmentation'}
@@ -50,11 +50,13 @@ def page(package: str, found: Sequence[Family]) -> str:
     methods = ' and '.join(RECIPES[package])
     asked = ' whose neck returns several levels' if package == 'mmdet' else ''
     used = ', '.join(f'{part} {version(part)}' for part in ('torch', 'mmcv', DISTRIBUTIONS[package]))
+    missing = len(families(package)) - len(found)
+    so_far = f' {missing} more families of the zoo have not been tried yet.' if missing > 0 else ''
     rows = [tuple(cell.replace('|', '\\|') for cell in row) for row in cells(package, found)]
     table = markdown_table(rows, columns(package)).replace(' ---: |', ' --- |')
     return f"""# The {name} zoo
 
-{summary(found)}
+{summary(found)}{so_far}
 
 Written by `python tools/zoo_sweep.py {package} --out docs/zoo_{package}.md`
 with {used}, on a CPU.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
-import logging
 import math
 import tempfile
 import time
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,31 +207,39 @@ def one_step(cfg: Config, package: str, size: int) -> OneStep:
     Returns:
         What the step logged.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _forgotten():
         run = one_step_config(cfg, package, size, Path(folder))
         run.experiment_name = uuid.uuid4().hex
         try:
-            try:
-                runner = RUNNERS.build(run) if run.get('runner_type') else Runner.from_cfg(run)
-            except Exception as error:
-                raise _NotBuilt from error
-            levels: list[int] = []
-            neck = next((part for path, part in runner.model.named_modules() if path.split('.')[-1] == 'neck'), None)
-            handle = neck.register_forward_hook(lambda *call: levels.append(_count(call[-1]))) if neck else None
-            runner.train()
-            if handle:
-                handle.remove()
-            scalars = runner.message_hub.log_scalars
-            losses = {
-                name[len('train/') :]: float(buffer.current())
-                for name, buffer in scalars.items()
-                if name.startswith('train/') and 'loss' in name
-            }
-            return OneStep(losses, max(levels, default=0))
-        finally:
-            for kind in (MMLogger, MessageHub, Visualizer):
-                kind._instance_dict.pop(run.experiment_name, None)
-            logging.shutdown()
+            runner = RUNNERS.build(run) if run.get('runner_type') else Runner.from_cfg(run)
+        except Exception as error:
+            raise _NotBuilt from error
+        levels: list[int] = []
+        neck = next((part for path, part in runner.model.named_modules() if path.split('.')[-1] == 'neck'), None)
+        handle = neck.register_forward_hook(lambda *call: levels.append(_count(call[-1]))) if neck else None
+        runner.train()
+        if handle:
+            handle.remove()
+        losses = {
+            name[len('train/') :]: float(buffer.current())
+            for name, buffer in runner.message_hub.log_scalars.items()
+            if name.startswith('train/') and 'loss' in name
+        }
+        return OneStep(losses, max(levels, default=0))
+
+
+@contextlib.contextmanager
+def _forgotten() -> Iterator[None]:
+    """Take back what a run leaves in MMEngine's tables, so that nothing later writes to its folder."""
+    tables = [kind._instance_dict for kind in (MMLogger, MessageHub, Visualizer)]
+    before = [set(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, known in zip(tables, before):
+            for name in set(table) - known:
+                for handler in getattr(table.pop(name), 'handlers', ()):
+                    handler.close()
 
 
 def _count(output: Any) -> int:

@@ -47,8 +47,10 @@ class FeatureRecorder(ModuleOutputsRecorder):
                 f'The recorder\'s source "{self.source}" is a container that is never called itself; name one of its '
                 f'members, for instance "{self.source}.{next(iter(modules[self.source]._modules), 0)}".'
             )
-        self._module = modules[self.source]
-        if not self.direct:
+        if self.direct:
+            self._module = modules[self.source]
+        else:
+            # Copies of the algorithm then hold no part of the teacher.
             super().prepare_from_model(model)
 
     def __enter__(self) -> None:

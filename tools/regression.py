@@ -15,6 +15,9 @@ PAIRS = {
     'retina_r18': 'configs/coco_mini/retina_r18.py',
     'fgd_retina_r34_to_r18': 'configs/coco_mini/fgd_retina_r34_to_r18.py',
     'fgd_retina_r34_to_r34': 'configs/coco_mini/fgd_retina_r34_to_r34.py',
+    'fgi_retina_r34_to_r18': 'configs/coco_mini/fgi_retina_r34_to_r18.py',
+    'chen_retina_r34_to_r18': 'configs/coco_mini/chen_retina_r34_to_r18.py',
+    'chen_faster-rcnn_r34_to_r18': 'configs/coco_mini/chen_faster-rcnn_r34_to_r18.py',
 }
 
 

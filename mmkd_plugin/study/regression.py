@@ -37,7 +37,7 @@ class Tolerance:
     """
 
     first: float = 1e-3
-    later: float = 0.06
+    later: float = 0.1
     metric: float = 0.005
 
 

@@ -99,7 +99,7 @@ class PairWise(Method):
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss on a feature of both models."""
-        student, teacher, align_corners = self._taps(models)
+        student, teacher, align_corners = self.taps(models)
         parts = Parts()
         loss = f'loss_{name}'
         parts.distill_losses[loss] = dict(
@@ -119,7 +119,7 @@ class PairWise(Method):
         )
         return parts
 
-    def _taps(self, models: ModelPair) -> tuple[Tap, Tap, bool]:
+    def taps(self, models: ModelPair) -> tuple[Tap, Tap, bool]:
         """Student's tap, teacher's tap, and whether corners are aligned."""
         head = models.student.decode_head
         align_corners = head is not None and head.align_corners

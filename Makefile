@@ -5,11 +5,12 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds test lint doctor
+.PHONY: help setup demo seeds methods test lint doctor
 
 help:
 	@echo "make demo    distil a small detector and compare it with its teacher and the student alone"
 	@echo "make seeds   the same with three seeds"
+	@echo "make methods every method on two detectors with three seeds, about two hours"
 	@echo "make test    run the tests and the regression check"
 	@echo "make lint    check style and types"
 	@echo "make doctor  print what is installed and what will not work"
@@ -23,6 +24,15 @@ demo: setup
 
 seeds: setup
 	@$(RUN) tools/demo.py --seeds 0 1 2
+
+METHODS = Chen=chen FGI=fgi FGD=fgd CWD=cwd PKD=pkd 'FGD + Chen=fgd_chen'
+
+methods: setup
+	@$(RUN) tools/make_coco_mini.py
+	@for detector in retina faster-rcnn; do \
+		set --; for method in $(METHODS); do set -- "$$@" "$${method%%=*}=configs/coco_mini/$${method##*=}_$${detector}_r34_to_r18.py"; done; \
+		$(RUN) tools/compare.py configs/coco_mini/$${detector}_r18.py "$$@" --work-dir work_dirs/methods/$$detector || exit; \
+	done
 
 test: setup
 	@$(RUN) -m pytest -q

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmkd_plugin.algorithms.teacher import local_file, model_config
+from mmkd_plugin.config.block import DistillBlock, TeacherBlock
 from mmkd_plugin.study.picture import Painter, load_model, side_by_side
 from mmkd_plugin.study.picture_detection import DetectionPainter
 from mmkd_plugin.study.picture_segmentation import SegmentationPainter
@@ -56,7 +57,7 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
     """
     folder = comparison.work_dir
     first = _read(next(iter(comparison.distilled.values())), comparison.options)
-    teacher_file = local_file(first.distill.teacher_ckpt)
+    teacher_file = local_file(str(first_teacher(first).teacher_ckpt))
     teacher_cfg = teacher_config(first)
     configs = {STUDENT: comparison.student, **comparison.distilled}
     with progress_bar() as progress:
@@ -119,10 +120,18 @@ def picture(comparison: Comparison, groups: Sequence[Sequence[Outcome]], console
     return out
 
 
+def first_teacher(distilled: Config) -> TeacherBlock:
+    """The teacher of a distilled config, the first one where there are several."""
+    block = DistillBlock.parse(distilled.distill)
+    block.require_teacher()
+    return next(iter(block.used_teachers().values()))
+
+
 def teacher_config(distilled: Config) -> Config:
     """The distilled config with the teacher in the student's place and without the block."""
     cfg = Config(dict(distilled.to_dict()))
-    cfg.model = model_config(cfg.pop('distill').teacher)
+    cfg.model = model_config(first_teacher(distilled).teacher)
+    cfg.pop('distill')
     cfg.pop('runner_type', None)
     return cfg
 

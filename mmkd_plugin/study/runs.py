@@ -251,11 +251,13 @@ def _weights_bytes(runner: Runner) -> int:
 
 
 def _digest(cfg: Config) -> str:
-    """Hash of the config and of the teacher's file."""
+    """Hash of the config and of the teachers' files."""
     digest = hashlib.sha256(cfg.pretty_text.encode())
-    teacher = (cfg.get('distill') or {}).get('teacher_ckpt')
-    if teacher is not None and Path(local_file(teacher)).is_file():
-        digest.update(Path(local_file(teacher)).read_bytes())
+    distill = cfg.get('distill') or {}
+    for teacher in (distill, *(distill.get('teachers') or {}).values()):
+        name = teacher.get('teacher_ckpt') if isinstance(teacher, dict) else None
+        if name is not None and Path(local_file(name)).is_file():
+            digest.update(Path(local_file(name)).read_bytes())
     return digest.hexdigest()
 
 

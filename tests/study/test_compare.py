@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -16,7 +17,7 @@ pytest.importorskip('mmseg')
 from _helpers import tiny_seg
 
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
-from mmkd_plugin.study.compare import Comparison, compare, picture
+from mmkd_plugin.study.compare import Comparison, compare, first_teacher, picture, teacher_config
 from mmkd_plugin.study.runs import test_once
 
 CLASSES = 7
@@ -99,3 +100,13 @@ def test_picture_has_a_column_for_image_truth_and_each_model(study):
     assert path.name == 'segmentation.png'
     with Image.open(path) as image:
         assert image.size == (5 * 300, round(1 * 300 + 60))
+
+
+def test_first_of_several_teachers_is_shown():
+    teachers = {name: dict(teacher=tiny_seg.pspnet(), teacher_ckpt=f'{name}.pth') for name in ('idle', 'used', 'other')}
+    methods = {name: dict(type='PixelWise', teacher=name) for name in ('used', 'other')}
+    cfg = Config(dict(model=tiny_seg.pspnet(), distill=dict(teachers=teachers, methods=methods)))
+    assert first_teacher(cfg).teacher_ckpt == 'used.pth'
+    shown = teacher_config(cfg)
+    assert shown.model.type == 'EncoderDecoder'
+    assert 'distill' not in shown

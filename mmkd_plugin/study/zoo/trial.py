@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import json
 import math
@@ -26,7 +25,7 @@ from torch import Tensor
 from mmkd_plugin.algorithms.teacher import local_file
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.zoo.samples import walk
-from mmkd_plugin.study.zoo.shrink import one_step_config, wider
+from mmkd_plugin.study.zoo.shrink import offline, one_step_config, wider
 
 WORKS, FAILS, STOCK, LEFT_OUT = 'works', 'fails', 'stock', 'left out'
 """What a config comes to: distilled; not distilled; the stock model cannot train; not asked for."""
@@ -157,7 +156,7 @@ def _settings(method: str, recipe: str) -> dict:
 def _distil(package: str, trial: Trial, cfg: Config, blocks: dict[str, dict], stock: OneStep) -> str:
     """``'works'``, ``'-'`` where the methods have no meaning for the model, or the reason why they do not work."""
     cfg.distill.methods = {f'{method.lower()}': settings for method, settings in blocks.items()}
-    teachers = {'1.5 x wider': wider(cfg.model), 'same width': copy.deepcopy(cfg.model)}
+    teachers = {'1.5 x wider': wider(cfg.model), 'same width': offline(cfg.model)}
     said = ''
     for what, teacher in teachers.items():
         if teacher is None:

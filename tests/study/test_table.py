@@ -35,19 +35,8 @@ def test_markdown():
 
 
 def test_columns_follow_the_task():
-    cells = rows(
-        [
-            [
-                Outcome(
-                    'alone',
-                    0,
-                    {'mIoU': 0.5, 'mAcc': 0.25, 'aAcc': 0.9},
-                    'x.pth',
-                    2**20,
-                )
-            ]
-        ]
-    )
+    alone = Outcome('alone', 0, {'mIoU': 0.5, 'mAcc': 0.25, 'aAcc': 0.9}, 'x.pth', 2**20)
+    cells = rows([[alone]])
     assert columns(SEGMENTATION)[2:4] == ('mIoU', 'mAcc')
     assert cells[0][2:4] == ('50.0', '25.0')
     assert columns(DETECTION, relative=True) == (

@@ -9,7 +9,7 @@ from mmkd_plugin.study.tasks import DETECTION, SEGMENTATION
 
 def outcome(name, seed, points, seconds):
     metrics = {'coco/bbox_mAP': points / 100, 'coco/bbox_mAP_50': 2 * points / 100}
-    return Outcome(name, seed, metrics, seconds, 'x.pth', 2**20)
+    return Outcome(name, seed, metrics, 'x.pth', 2**20, seconds)
 
 
 GROUPS = [
@@ -35,7 +35,8 @@ def test_markdown():
 
 
 def test_columns_follow_the_task():
-    cells = rows([[Outcome('alone', 0, {'mIoU': 0.5, 'mAcc': 0.25, 'aAcc': 0.9}, 1.0, 'x.pth', 2**20)]])
+    alone = Outcome('alone', 0, {'mIoU': 0.5, 'mAcc': 0.25, 'aAcc': 0.9}, 'x.pth', 2**20)
+    cells = rows([[alone]])
     assert columns(SEGMENTATION)[2:4] == ('mIoU', 'mAcc')
     assert cells[0][2:4] == ('50.0', '25.0')
     assert columns(DETECTION, relative=True) == (

@@ -28,7 +28,7 @@ def changed(part, key, value):
         ('first', 'loss', 2.001, []),
         ('first', 'loss', 2.01, ['first loss']),
         ('later', 'loss', 1.03, []),
-        ('later', 'loss', 0.9, ['later loss']),
+        ('later', 'loss', 0.85, ['later loss']),
         ('metrics', 'mAP', 0.104, []),
         ('metrics', 'mAP', 0.2, ['metrics mAP']),
         ('first', 'loss', float('nan'), ['first loss']),

@@ -47,6 +47,8 @@ class DistillAlgorithm(BaseAlgorithm):
         trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
         student_loss_weights: Factors on the student's own losses, by the start of their names (``'decode.loss'``), for
             methods that mix hard and soft losses; the others stay as they are.
+        soft_terms: The term, ``'<loss>.<term>'``, that each of these factors makes room for: where a schedule lowers
+            its weight, the factor rises to 1.
         same_classes: Whether the outputs of both models are compared class by class, so that a teacher of other
             classes is refused.
         teacher_scale: Size of the images that the teacher sees in those of the student.
@@ -70,6 +72,7 @@ class DistillAlgorithm(BaseAlgorithm):
         inherit: bool | str = False,
         trust_checkpoint: bool = False,
         student_loss_weights: dict[str, float] | None = None,
+        soft_terms: dict[str, str] | None = None,
         same_classes: bool = False,
         teacher_scale: float = 1.0,
         teachers: dict[str, dict] | None = None,
@@ -82,6 +85,7 @@ class DistillAlgorithm(BaseAlgorithm):
         keep_outputs(student)
         self.inherit = inherit
         self.student_loss_weights = dict(student_loss_weights or {})
+        self.soft_terms = dict(soft_terms or {})
         self._weighed = False
         with isolated_rng():
             self.distiller = distiller if isinstance(distiller, Distiller) else ROOT_MODELS.build(distiller)
@@ -166,7 +170,7 @@ class DistillAlgorithm(BaseAlgorithm):
         """
         with self.distiller.recording():
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
-        losses = weigh_losses(losses, self.student_loss_weights, strict=not self._weighed)
+        losses = weigh_losses(losses, self._hard_weights(), strict=not self._weighed)
         self._weighed = True
         needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
         for teacher in self.teachers.values():
@@ -183,6 +187,13 @@ class DistillAlgorithm(BaseAlgorithm):
             # Every process must see a gradient for every parameter, or the reducer waits for it.
             sums['loss_idle'] = 0 * torch.stack([parameter.sum() for parameter in idle]).sum()
         return {**losses, **{f'distill.{name}': value for name, value in sums.items()}}
+
+    def _hard_weights(self) -> dict[str, float]:
+        """Factors on the student's own losses at this point of the run."""
+        weights = dict(self.student_loss_weights)
+        for name, term in self.soft_terms.items():
+            weights[name] = 1 - self.distiller.factor(term) * (1 - weights[name])
+        return weights
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the losses up the way the student does."""

@@ -102,6 +102,12 @@ class Distiller(ConfigurableDistiller):
             return list(self.loss_forward_mappings)
         return [name for name in self.loss_forward_mappings if self._factors(name)[1]]
 
+    def factor(self, key: str) -> float:
+        """The factor that schedules give a term, ``'<loss>.<term>'``, at this point of the run."""
+        loss, _, term = key.partition('.')
+        whole, _, own = self._factors(loss)
+        return own.get(term, whole)
+
     def idle_parameters(self) -> list[nn.Parameter]:
         """Trained parameters that only losses without a weight at this point use."""
         active = self.active_losses()

@@ -18,6 +18,7 @@ class Parts:
 
     Attributes:
         student_loss_weights: Factors on the student's own losses, by the start of their names.
+        soft_terms: The term of ours, ``'<loss>.<term>'``, that each of these factors makes room for.
         same_classes: Whether outputs are compared class by class, so that both models must know the same classes.
         adversaries: Optimizers and schedules of losses with a discriminator, by the name of the loss.
     """
@@ -29,6 +30,7 @@ class Parts:
     loss_forward_mappings: dict[str, dict] = dataclasses.field(default_factory=dict)
     schedules: dict[str, dict] = dataclasses.field(default_factory=dict)
     student_loss_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    soft_terms: dict[str, str] = dataclasses.field(default_factory=dict)
     same_classes: bool = False
     adversaries: dict[str, dict] = dataclasses.field(default_factory=dict)
 
@@ -78,11 +80,12 @@ class Parts:
 
     def to_dict(self) -> dict[str, Any]:
         """The pieces as arguments of the algorithm; options at their default are left out."""
-        options = ('student_loss_weights', 'same_classes', 'adversaries')
+        options = ('student_loss_weights', 'soft_terms', 'same_classes', 'adversaries')
         pieces = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         given = {name: value for name in options if (value := pieces.pop(name))}
         if not self.schedules:
             pieces.pop('schedules')
+            given.pop('soft_terms', None)
         return dict(distiller=dict(type='mmkd_plugin.Distiller', **pieces), **given)
 
     def record(self, tap: Tap, from_student: bool) -> dict[str, Any]:
@@ -137,6 +140,17 @@ class Parts:
         """Add the recorder of the label map and return its mapping entry."""
         self.student_recorders['label'] = dict(type='mmkd_plugin.SemanticMap')
         return dict(label=dict(recorder='label', from_student=True))
+
+    def mix(self, loss: str, share: float, term: str) -> None:
+        """Give a loss of the student a share, the rest of which a term of ours has.
+
+        Args:
+            loss: Start of the name of the student's loss.
+            share: Its factor while the term has its full weight; where a schedule lowers that, the factor rises to 1.
+            term: ``'<loss>.<term>'``.
+        """
+        self.student_loss_weights[loss] = share
+        self.soft_terms[loss] = term
 
     def adapt(self, name: str, level: LevelPair, entry: dict[str, Any], always: bool = False, **options: Any) -> None:
         """Put a convolution before a loss where student and teacher differ in width.

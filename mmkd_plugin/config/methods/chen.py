@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmkd_plugin.config.heads import BoxHeadPair
 from mmkd_plugin.config.methods.base import Method, Parts
 from mmkd_plugin.config.probe import ModelPair
+from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.recorders.samples import AnchorSamplesRecorder, RoISamplesRecorder
 
@@ -87,7 +88,6 @@ class Chen(Method):
         pair.require_readable(remedy)
         if self.mu != 1:
             pair.require_same_classes()
-            parts.student_loss_weights[student.loss] = self.mu
         if self.regression_weight:
             pair.require_same_boxes(f'set {where}.regression_weight=0')
         samples = f'{student.path.replace(".", "_")}_samples'
@@ -104,7 +104,7 @@ class Chen(Method):
                 print_log(
                     f'The teacher has no anchors at the stride {", ".join(left)}; these are not distilled.', 'current'
                 )
-            names = [f'_level{index}' for index in range(len(levels))]
+            names = [f'{LEVEL}{index}' for index in range(len(levels))]
             fields: tuple[str, ...] = AnchorSamplesRecorder.fields
         else:
             parts.teacher_recorders[predictions] = dict(
@@ -115,6 +115,8 @@ class Chen(Method):
             )
             levels, names, fields = [(0, 0)], [''], RoISamplesRecorder.fields
 
+        if self.mu != 1:
+            parts.mix(student.loss, self.mu, f'{loss}_cls{names[0]}.soft')
         for suffix, (ours, theirs) in zip(names, levels):
 
             def sample(field: str, index: int = ours) -> dict[str, Any]:

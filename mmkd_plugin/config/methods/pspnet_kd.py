@@ -52,12 +52,12 @@ class PSPNetKD(Method):
         heads = models.decode_heads()
         heads.require_same_classes()
         parts = Parts(same_classes=True)
+        loss = f'loss_{name}'
         if self.alpha != 1:
-            parts.student_loss_weights['decode.loss'] = self.alpha
+            parts.mix('decode.loss', self.alpha, f'{loss}.kl')
         inputs = dict(student=heads.student, teacher=heads.teacher)
         if self.aux_weight:
             inputs.update(self._auxiliary(models, heads))
-        loss = f'loss_{name}'
         parts.distill_losses[loss] = dict(
             type='mmkd_plugin.PSPNetKDLoss',
             kl_weight=1 - self.alpha,

@@ -65,7 +65,10 @@ class FrozenTeacher:
     def __init__(
         self, teacher: LoadedTeacher, student_preprocessor: nn.Module, scale: float = 1.0, same_classes: bool = False
     ) -> None:
-        self.model = revert_sync_batchnorm(teacher.model).eval().requires_grad_(False)
+        self.model = revert_sync_batchnorm(teacher.model)
+        # Not in a chain: detectors that override train() return nothing from it.
+        self.model.eval()
+        self.model.requires_grad_(False)
         self.report = teacher.report
         self.meta = teacher.meta
         self.scale = scale

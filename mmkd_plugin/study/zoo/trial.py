@@ -103,7 +103,8 @@ class _Ends(Exception):
 
 def _try(package: str, trial: Trial) -> None:
     warnings.simplefilter('ignore')
-    source = f'{package}::{trial.config}'
+    # By its path: MMEngine finds no name with a plus or a dot in its folder.
+    source = local_file(f'{package}::{trial.config}')
     try:
         with tempfile.TemporaryDirectory() as folder:
             cfg = _read(folder, [source])

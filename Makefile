@@ -10,7 +10,7 @@ RUN := .venv/bin/python
 help:
 	@echo "make demo    distil a small detector and compare it with its teacher and the student alone"
 	@echo "make seeds   the same with three seeds"
-	@echo "make methods every method on two detectors with three seeds, about two hours"
+	@echo "make methods every method on two detectors with three seeds; takes long"
 	@echo "make test    run the tests and the regression check"
 	@echo "make lint    check style and types"
 	@echo "make doctor  print what is installed and what will not work"

@@ -182,8 +182,8 @@ class DistillAlgorithm(BaseAlgorithm):
             observe(self, losses)
         self.distiller.release_records()
         sums = self.distiller.sum_levels(terms)
-        idle = self.distiller.idle_parameters()
-        if idle and dist.is_available() and dist.is_initialized():
+        distributed = dist.is_available() and dist.is_initialized()
+        if distributed and (idle := self.distiller.idle_parameters()):
             # Every process must see a gradient for every parameter, or the reducer waits for it.
             sums['loss_idle'] = 0 * torch.stack([parameter.sum() for parameter in idle]).sum()
         return {**losses, **{f'distill.{name}': value for name, value in sums.items()}}

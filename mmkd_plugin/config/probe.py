@@ -275,10 +275,9 @@ def probe(model: Any, role: str) -> ModelTaps:
     try:
         with isolated_rng(), torch.no_grad():
             model.eval()
-            features = _features(model, watch, role, parameter)
+            features, decode_head = _features(model, watch, role, parameter)
             result = watch.results.get(name)
             _run_dense_heads(model, features)
-            decode_head = _probe_decode_head(watch, model, features)
             auxiliary = [_probe_head(watch, path, head, features) for path, head in auxiliary_heads(model).items()]
     finally:
         watch.stop()
@@ -323,12 +322,13 @@ class _Watch:
     """What the modules of a model took and returned during one forward pass.
 
     Tensors are told apart by identity, so all of them are kept until the probe is over. Heads that training runs past
-    their hooks are listed in ``direct``.
+    their hooks are listed in ``direct``; ``refused`` says whether a head could not be run.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = dict(model.named_modules())
         self.direct: set[str] = set()
+        self.refused = False
         self.start((0, 0))
         self._handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
 
@@ -391,24 +391,39 @@ def _is_map(output: Any) -> bool:
     return isinstance(output, Tensor) and output.dim() == 4
 
 
-def _features(model: Any, watch: _Watch, role: str, like: Tensor) -> Any:
-    """Run a model's trunk on the smallest image that it takes.
+def _features(model: Any, watch: _Watch, role: str, like: Tensor) -> tuple[Any, HeadTaps | None]:
+    """Run a model's trunk and decode head on the smallest image that both take, or else the trunk.
+
+    Returns:
+        The features, and the taps of the decode head, None where it gave none.
 
     Raises:
-        DistillError: If it takes none.
+        DistillError: If the trunk takes no image.
     """
-    first = None
-    for height, width in _sizes(model):
-        watch.start((height, width))
-        image = torch.rand(1, 3, height, width, device=like.device, dtype=like.dtype)
+    first, smallest = None, None
+    for size in _sizes(model):
         try:
-            return model.extract_feat(image)
+            features = _run_trunk(model, watch, size, like)
         except Exception as error:
             first = first or error
+            continue
+        watch.refused = False
+        decode_head = _probe_decode_head(watch, model, features)
+        if decode_head is not None or not watch.refused:
+            return features, decode_head
+        smallest = smallest or size
+    if smallest is not None:
+        return _run_trunk(model, watch, smallest, like), None
     raise DistillError(
         f'The {role}, {type(model).__name__}, cannot be run on an image of {PROBE_SIZES[0]} pixels or a larger one to '
         f'find its levels ({str(first).splitlines()[0]}); write the distiller config by hand or choose another one.'
     ) from first
+
+
+def _run_trunk(model: Any, watch: _Watch, size: tuple[int, int], like: Tensor) -> Any:
+    """The features of an image of noise."""
+    watch.start(size)
+    return model.extract_feat(torch.rand(1, 3, *size, device=like.device, dtype=like.dtype))
 
 
 def _sizes(model: nn.Module) -> list[tuple[int, int]]:
@@ -453,6 +468,7 @@ def _probe_head(watch: _Watch, path: str, head: nn.Module, *inputs: Any) -> Head
     try:
         outputs = head(*inputs)
     except Exception:  # A head that needs the data samples, say, is not probed.
+        watch.refused = True
         return None
     index = 0 if isinstance(outputs, (tuple, list)) and outputs else None
     logits: Any = outputs if index is None else outputs[index]

@@ -39,12 +39,15 @@ def rows(
     unit = _seconds(base) if relative and base is not None else 1.0
     metrics = list(task_of(groups[0][0].metrics).metrics.values())
     table: list[tuple[str, ...]] = []
+    after = False
     for group in groups:
         first = group[0]
         gain = '-'
-        if base is not None and group is not base and len(group) == len(base):
+        # The teacher, which comes before, is no other training of the student.
+        if base is not None and after and len(group) == len(base):
             differences = [_value(ours, metrics[0]) - _value(theirs, metrics[0]) for ours, theirs in zip(group, base)]
             gain = _spread(differences, signed=True)
+        after = after or group is base
         seconds = _seconds(group)
         table.append(
             (

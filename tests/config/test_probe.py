@@ -144,6 +144,23 @@ def test_no_size_is_taken():
         probe(picky(10**6), 'teacher')
 
 
+def test_larger_image_where_the_head_needs_one():
+    """A head that pools over more cells than the small image has is probed on the next size."""
+    model = MODELS.build(segmentor())
+
+    def pools(head: nn.Module, inputs: tuple) -> None:
+        if inputs[0][-1].shape[-1] < 50:
+            raise RuntimeError('Output size is too small')
+
+    model.decode_head.register_forward_pre_hook(pools)
+    taps = probe(model, 'student')
+    assert taps.decode_head is not None
+    assert taps.decode_head.logits.stride == 8
+    model.decode_head.register_forward_pre_hook(lambda *_: 1 / 0)
+    assert probe(model, 'student').decode_head is None
+    assert probe(model, 'student').output[-1].stride == 8
+
+
 def test_copies_do_not_hold_the_recorder():
     methods = dict(pixel=dict(type='PixelWise'))
     cfg = run_config('unused', model=query_head(), distill=block({}, teacher=query_head(), methods=methods))

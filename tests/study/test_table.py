@@ -25,6 +25,12 @@ def test_mean_deviation_and_paired_gain():
     assert distilled[4] == '+4.0 ± 1.0'
 
 
+def test_teacher_has_no_gain():
+    teacher = [outcome('teacher', 0, 50, 1.0)]
+    cells = rows([teacher, *([group[0]] for group in GROUPS)], baseline='alone')
+    assert [row[4] for row in cells] == ['-', '-', '+5.0']
+
+
 def test_times_are_seconds_or_multiples_of_the_baseline():
     assert [row[5] for row in rows(GROUPS, baseline='alone')] == ['2.000', '3.000']
     assert [row[5] for row in rows(GROUPS, baseline='alone', relative=True)] == ['1.00 x', '1.50 x']

@@ -34,17 +34,7 @@ def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Con
     Returns:
         The config of the run.
     """
-    model = offline(cfg.model)
-    preprocessor = model.get('data_preprocessor') or {}
-    preprocessor.pop('batch_augments', None)
-    for node in walk(model):
-        if isinstance(node.get('img_size'), int):
-            node['img_size'] = size
-        elif node.get('img_size'):
-            node['img_size'] = (size, size)
-    if package == 'mmseg' and preprocessor:
-        preprocessor['size'] = (size, size)
-        preprocessor.pop('size_divisor', None)
+    model = _fitted(cfg.model, package, size)
     optimizer = copy.deepcopy(cfg.get('optim_wrapper') or dict(optimizer=dict(type='SGD', lr=1e-4)))
     optimizer['type'] = 'OptimWrapper'
     for mixed in ('loss_scale', 'dtype', 'use_fp16'):
@@ -66,8 +56,26 @@ def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Con
         work_dir=str(work_dir),
         custom_hooks=[],
     )
-    run.update({key: cfg[key] for key in ('distill', 'runner_type') if key in cfg})
+    run.update({key: copy.deepcopy(cfg[key]) for key in ('distill', 'runner_type') if key in cfg})
+    if 'distill' in run and isinstance(run['distill'].get('teacher'), dict):
+        run['distill']['teacher'] = _fitted(run['distill']['teacher'], package, size)
     return Config(run)
+
+
+def _fitted(model: dict, package: str, size: int) -> ConfigDict:
+    """A model for images of one size that downloads nothing."""
+    model = offline(model)
+    preprocessor = model.get('data_preprocessor') or {}
+    preprocessor.pop('batch_augments', None)
+    for node in walk(model):
+        if isinstance(node.get('img_size'), int):
+            node['img_size'] = size
+        elif node.get('img_size'):
+            node['img_size'] = (size, size)
+    if package == 'mmseg' and preprocessor:
+        preprocessor['size'] = (size, size)
+        preprocessor.pop('size_divisor', None)
+    return model
 
 
 def offline(model: dict) -> ConfigDict:

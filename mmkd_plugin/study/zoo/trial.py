@@ -30,7 +30,7 @@ from mmkd_plugin.study.zoo.shrink import offline, one_step_config, wider
 WORKS, FAILS, STOCK, LEFT_OUT = 'works', 'fails', 'stock', 'left out'
 """What a config comes to: distilled; not distilled; the stock model cannot train; not asked for."""
 
-SIZES = {'mmdet': (128, 320), 'mmseg': (64, 256)}
+SIZES = {'mmdet': (128, 320), 'mmseg': (64, 256, 1024)}
 """Sides of the generated images; the next one is tried where the stock model cannot train on the one before."""
 
 RECIPES = {

@@ -16,7 +16,6 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from torch import nn
 from torch.utils.data import Dataset
 
 register_all_modules(init_default_scope=False)
@@ -162,7 +161,7 @@ def faster_rcnn(width: int = 16, depth: int = 18) -> dict:
     )
 
 
-def batch(model: nn.Module, indices: Sequence[int] = (0, 1, 2)) -> dict:
+def batch(model: Any, indices: Sequence[int] = (0, 1, 2)) -> dict:
     """Made-up images as a detector's own preprocessor collates them."""
     items = [TinyBoxes()[index] for index in indices]
     data = dict(inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items])

@@ -12,7 +12,6 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
-from torch import nn
 from torch.utils.data import Dataset
 
 from _helpers import tiny
@@ -124,7 +123,7 @@ def run_config(work_dir: Path | str, iterations: int = 2, **changes: Any) -> Con
     return tiny.run_config(work_dir, iterations, **values)
 
 
-def batch(model: nn.Module, indices: tuple[int, ...] = (0, 1), **options: Any) -> dict:
+def batch(model: Any, indices: tuple[int, ...] = (0, 1), **options: Any) -> dict:
     """A preprocessed batch."""
     items = [TinyMaps(**options)[index] for index in indices]
     data = dict(inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items])

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from _helpers.tiny import TinyBoxes, block, build, retinanet, run_config
+from _helpers.tiny import TinyBoxes, batch, block, build, retinanet, run_config
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -19,12 +19,6 @@ from mmkd_plugin.errors import DistillError
 def algorithm(**changes) -> DistillAlgorithm:
     cfg = expand_config(run_config('unused', distill=block(**changes)))
     return MODELS.build(cfg.model)
-
-
-def batch(model: nn.Module, indices=(0, 1, 2)) -> dict:
-    items = [TinyBoxes()[index] for index in indices]
-    data = dict(inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items])
-    return model.data_preprocessor(data, training=True)
 
 
 @pytest.fixture(scope='module')

@@ -46,8 +46,8 @@ def query_head(width: int = 16) -> dict:
     )
 
 
-def losses(model: dict) -> dict:
-    model = MODELS.build(model)
+def losses(config: dict) -> dict:
+    model = MODELS.build(config)
     model.init_weights()
     data = batch(model)
     return model(data['inputs'], data['data_samples'], mode='loss')

@@ -21,7 +21,7 @@ def expanded(method: dict, **changes) -> ConfigDict:
     return expand_config(run_config('unused', model=student, distill=block(method, **changes))).model
 
 
-def sources(model: ConfigDict) -> tuple[list[str], list[str]]:
+def sources(model: ConfigDict) -> tuple[list[str], ...]:
     distiller = model.distiller
     return tuple(
         [item.source for item in side.values()] for side in (distiller.student_recorders, distiller.teacher_recorders)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from _helpers.tiny import build, losses_of, state_of
@@ -42,7 +44,7 @@ def label_size(logits: torch.Tensor, align_corners: bool = False) -> torch.Tenso
 
 
 @torch.no_grad()
-def logits_of(model: torch.nn.Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_of(model: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Main and auxiliary logits of a segmentor, its heads called on its features."""
     features = model.extract_feat(inputs)
     return model.decode_head.forward(features), model.auxiliary_head.forward(features)

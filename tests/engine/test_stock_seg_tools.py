@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
     """A project of a user: a stock segmentation config, a teacher of a plain path, a small data set."""
     path = tmp_path_factory.mktemp('user')
     ensure_coco_mini(path / 'data' / 'coco_mini', MiniSettings(train=4, val=2), report=lambda _: None)
-    crop = [dict(type='LoadAnnotations'), dict(type='RandomCrop', crop_size=(64, 64))]
+    crop: list[dict] = [dict(type='LoadAnnotations'), dict(type='RandomCrop', crop_size=(64, 64))]
     stock = dict(
         default_scope='mmseg',
         model=pspnet(classes=CLASSES),

@@ -160,7 +160,7 @@ class TestChenClassificationLoss(LossTester):
 class TestSigmoidClassificationLoss(LossTester):
     term_weights = {'soft': 'soft_weight'}
     # No recorded numbers; the formula is checked by hand above.
-    test_equals_golden = None
+    test_equals_golden = None  # type: ignore[assignment]
 
     def build(self, **options):
         return ChenClassificationLoss(sigmoid=True, **options)
@@ -253,7 +253,7 @@ class TestChenRegressionLoss(LossTester):
 class TestPlainRegressionLoss(LossTester):
     term_weights = {'l2': 'regression_weight'}
     # No recorded numbers; the formula is checked by hand above.
-    test_equals_golden = None
+    test_equals_golden = None  # type: ignore[assignment]
 
     def build(self, **options):
         return ChenRegressionLoss(form='l2', **options)

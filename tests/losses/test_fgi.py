@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from _helpers.host_sync import HostSyncs
@@ -20,7 +22,7 @@ READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
 class Adapted(nn.Module):
     """FGI on one level behind the authors' 3x3 convolution."""
 
-    def __init__(self, relu: bool, **options: float) -> None:
+    def __init__(self, relu: bool, **options: Any) -> None:
         super().__init__()
         self.conv = nn.Conv2d(6, 6, 3, padding=1)
         self.relu = nn.ReLU() if relu else nn.Identity()

@@ -89,7 +89,7 @@ class HolisticTester(LossTester):
 class TestConditionalHolisticLoss(HolisticTester):
     conditional = True
     # Recorded numbers exist for the other kind; what this one judges is checked by hand below.
-    test_equals_golden = None
+    test_equals_golden = None  # type: ignore[assignment]
 
     def test_it_judges_the_image_and_the_probabilities(self):
         # A 2 x 2 image on a 4 x 4 map with aligned corners rises evenly. Logits 0 and log 3: 1/4 and 3/4.

@@ -18,6 +18,9 @@ PAIRS = {
     'fgi_retina_r34_to_r18': 'configs/coco_mini/fgi_retina_r34_to_r18.py',
     'chen_retina_r34_to_r18': 'configs/coco_mini/chen_retina_r34_to_r18.py',
     'chen_faster-rcnn_r34_to_r18': 'configs/coco_mini/chen_faster-rcnn_r34_to_r18.py',
+    'pspnet_kd_pspnet_r34_to_r18': 'configs/coco_mini/pspnet_kd_pspnet_r34_to_r18.py',
+    'pixel_pair_holistic_pspnet_r34_to_r18': 'configs/coco_mini/pixel_pair_holistic_pspnet_r34_to_r18.py',
+    'pixel_pair_holistic_pspnet_r34_to_r34': 'configs/coco_mini/pixel_pair_holistic_pspnet_r34_to_r34.py',
 }
 
 

@@ -71,7 +71,15 @@ class Adversary:
             self.wrapper.grad_name = f'{name}.{self.wrapper.grad_name}'
 
     def remember(self, arguments: dict[str, Tensor]) -> None:
-        """Keep what the student's term was computed from until the discriminator's step."""
+        """Keep what the student's term was computed from until the discriminator's step.
+
+        Raises:
+            DistillError: If that of the iteration before is still there because nothing trains the discriminator.
+        """
+        if self._arguments is not None and not hasattr(self, 'wrapper'):
+            raise DistillError(
+                "Nothing trains the discriminator; add dict(type='mmkd_plugin.AdversarialHook') to custom_hooks."
+            )
         self._arguments = {key: value.detach() for key, value in arguments.items()}
 
     def step(self, *seeds: int) -> None:

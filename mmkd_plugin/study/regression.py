@@ -33,11 +33,13 @@ class Tolerance:
     Attributes:
         first: Relative, for every term of the first step.
         later: Relative, for the mean of every term over the last third of the steps.
+        floor: Smaller values are compared as if they were of this size: a mean of values of both signs is close to 0.
         metric: Absolute, for every final metric.
     """
 
     first: float = 1e-3
     later: float = 0.1
+    floor: float = 1e-4
     metric: float = 0.005
 
 
@@ -131,7 +133,7 @@ def compare(reference: dict[str, dict], measured: dict[str, dict], tolerance: To
                 before, after = old.get(key, math.nan), new.get(key, math.nan)
                 change = abs(after - before)
                 if part != 'metrics':
-                    change /= max(abs(before), 1e-12)
+                    change /= max(abs(before), tolerance.floor)
                 moves.append(Move(pair, f'{part} {key}', before, after, change, allowed))
     return moves
 
@@ -167,7 +169,7 @@ def run(
         references: The committed JSON file.
         iterations: How long each pair trains.
         work_dir: Folder of the runs.
-        update: Whether to rewrite the references instead of comparing.
+        update: Whether to rewrite the references of these pairs instead of comparing.
         console: Where the table goes.
         options: Overrides for every pair, in the form of ``--cfg-options``.
         tolerance: What may move.
@@ -178,15 +180,15 @@ def run(
     Raises:
         DistillError: If the references are missing or were made with another number of iterations.
     """
-    stored = json.loads(references.read_text()) if references.exists() else None
-    if not update:
-        if stored is None:
-            raise DistillError(f'There are no references in "{references}"; make them with --update.')
-        if stored['iterations'] != iterations:
-            raise DistillError(
-                f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number '
-                'or --update.'
-            )
+    stored = json.loads(references.read_text()) if references.exists() else dict(iterations=iterations, pairs={})
+    if not update and not stored['pairs']:
+        raise DistillError(f'There are no references in "{references}"; make them with --update.')
+    kept = {name: numbers for name, numbers in stored['pairs'].items() if name not in pairs} if update else {}
+    if stored['iterations'] != iterations and (kept or not update):
+        raise DistillError(
+            f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number '
+            'or --update all pairs.'
+        )
     measured = {}
     with Progress(console=console) as progress:
         task = progress.add_task('training the pairs', total=len(pairs))
@@ -196,10 +198,10 @@ def run(
             progress.advance(task)
     if update:
         references.parent.mkdir(parents=True, exist_ok=True)
-        references.write_text(json.dumps(dict(iterations=iterations, pairs=measured), indent=1, sort_keys=True) + '\n')
+        everything = dict(iterations=iterations, pairs={**kept, **measured})
+        references.write_text(json.dumps(everything, indent=1, sort_keys=True) + '\n')
         console.print(f'references written to {references}')
         return True
-    assert stored is not None
     moves = compare({name: stored['pairs'].get(name, {}) for name in pairs}, measured, tolerance or Tolerance())
     console.print(table(moves))
     moved = sum(move.moved for move in moves)

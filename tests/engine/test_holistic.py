@@ -211,6 +211,13 @@ def test_half_precision_logits_are_judged_in_full(tmp_path):
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in adversary.terms.values())
 
 
+def test_without_its_hook_training_stops(tmp_path):
+    model = MODELS.build(expand_config(config(tmp_path)).model).train()
+    model(**batch(model), mode='loss')
+    with pytest.raises(DistillError, match='AdversarialHook'):
+        model(**batch(model), mode='loss')
+
+
 @pytest.mark.parametrize(
     ('method', 'message'),
     [

@@ -66,6 +66,10 @@ def folder(tmp_path_factory) -> Path:
     [
         ('pspnet_kd/pspnet.py', ('distill.loss_pspnet_kd_kl: ', 'distill.loss_pspnet_kd_aux: ')),
         ('structured_seg/pixel_pair.py', ('distill.loss_pixel: ', 'distill.loss_pair: ')),
+        (
+            'structured_seg/pixel_pair_holistic.py',
+            ('distill.loss_holistic: ', 'discriminator.holistic.adversarial: ', 'discriminator.holistic.penalty: '),
+        ),
     ],
 )
 def test_train_then_test(folder, recipe, terms):

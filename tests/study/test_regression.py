@@ -39,6 +39,12 @@ def test_tolerance(part, key, value, moved):
     assert changed(part, key, value) == moved
 
 
+@pytest.mark.parametrize(('value', 'moved'), [(-5e-6, []), (2e-5, ['later loss'])])
+def test_a_value_near_zero_may_move_by_a_share_of_the_floor(value, moved):
+    numbers = [dict(pair=dict(later=dict(loss=loss))) for loss in (1e-6, value)]
+    assert [move.what for move in compare(*numbers, Tolerance()) if move.moved] == moved
+
+
 def test_a_missing_term_moves():
     assert [
         move.what
@@ -53,11 +59,11 @@ def check(tmp_path_factory):
     folder = tmp_path_factory.mktemp('regression')
     run_config(folder, distill=block()).dump(folder / 'pair.py')
 
-    def call(update=False, iterations=3, **options):
+    def call(update=False, iterations=3, pair='tiny', **options):
         out = io.StringIO()
         settings = {'custom_imports.imports': ['_helpers.tiny'], **options}
         same = run(
-            {'tiny': str(folder / 'pair.py')},
+            {pair: str(folder / 'pair.py')},
             folder / 'references.json',
             iterations,
             folder / 'runs',
@@ -98,3 +104,12 @@ def test_missing_references_are_named(tmp_path):
 def test_references_are_readable(check):
     stored = json.loads(check.references.read_text())
     assert set(stored['pairs']['tiny']) == {'first', 'later', 'metrics'}
+
+
+def test_an_update_of_one_pair_keeps_the_others(check):
+    before = json.loads(check.references.read_text())['pairs']['tiny']
+    with pytest.raises(DistillError, match='--update all pairs'):
+        check(update=True, iterations=2, pair='second')
+    check(update=True, pair='second')
+    stored = json.loads(check.references.read_text())['pairs']
+    assert set(stored) == {'tiny', 'second'} and stored['tiny'] == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -62,13 +63,27 @@ def mixtures(seed: int, iteration: int, images: int) -> torch.Tensor:
     return torch.rand(images, 1, 1, 1, generator=torch.Generator().manual_seed(number))
 
 
+@pytest.fixture
+def amp_on_cpu(monkeypatch):
+    """MMEngine's mixed precision, which asks for a GPU, with the scaler of the CPU."""
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', functools.partial(torch.amp.GradScaler, 'cpu'))
+
+
 @KINDS
+@pytest.mark.parametrize('amp', [False, True])
 @pytest.mark.parametrize(('counts', 'clip'), [(1, None), (2, None), (1, dict(max_norm=0.01))])
-def test_steps_by_hand(tmp_path, conditional, counts, clip):
-    """Student's term first, then one step of plain SGD with its poly schedule, accumulated and clipped."""
+def test_steps_by_hand(tmp_path, conditional, counts, clip, amp, amp_on_cpu):
+    """Student's term first, then one step of plain SGD with its poly schedule, accumulated, clipped and unscaled."""
     options = dict(accumulative_counts=counts, clip_grad=clip and dict(clip))
     cfg = config(tmp_path, 4, dict(conditional=conditional, optim_wrapper=options))
+    if amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
     runner, spy = spied(cfg)
+    assert spy.arguments[0]['student'].dtype == (torch.bfloat16 if amp else torch.float32)
+    assert ('loss_scaler' in adversary_of(runner).state_dict()['optimizer']) is amp
     loss = spy.start.requires_grad_(True)
     optimizer = torch.optim.SGD(loss.discriminator.parameters(), 4e-4, momentum=0.9, weight_decay=5e-4)
     student_terms = []

@@ -10,7 +10,7 @@ RUN := .venv/bin/python
 help:
 	@echo "make demo    distil a small detector and compare it with its teacher and the student alone"
 	@echo "make seeds   the same with three seeds"
-	@echo "make methods every method on two detectors with three seeds; takes long"
+	@echo "make methods every method on two detectors and a segmentor with three seeds; takes long"
 	@echo "make test    run the tests and the regression check"
 	@echo "make lint    check style and types"
 	@echo "make doctor  print what is installed and what will not work"
@@ -26,6 +26,8 @@ seeds: setup
 	@$(RUN) tools/demo.py --seeds 0 1 2
 
 METHODS = Chen=chen FGI=fgi FGD=fgd CWD=cwd PKD=pkd 'FGD + Chen=fgd_chen'
+SEGMENTATION = pixel=pixel 'pixel + pair=pixel_pair' 'pixel + pair + holistic=pixel_pair_holistic' \
+	'logits + aux=pspnet_kd' CWD=cwd
 
 methods: setup
 	@$(RUN) tools/make_coco_mini.py
@@ -33,6 +35,8 @@ methods: setup
 		set --; for method in $(METHODS); do set -- "$$@" "$${method%%=*}=configs/coco_mini/$${method##*=}_$${detector}_r34_to_r18.py"; done; \
 		$(RUN) tools/compare.py configs/coco_mini/$${detector}_r18.py "$$@" --work-dir work_dirs/methods/$$detector || exit; \
 	done
+	@set --; for method in $(SEGMENTATION); do set -- "$$@" "$${method%%=*}=configs/coco_mini/$${method##*=}_pspnet_r34_to_r18.py"; done; \
+	$(RUN) tools/compare.py configs/coco_mini/pspnet_r18.py "$$@" --work-dir work_dirs/methods/pspnet
 
 test: setup
 	@$(RUN) -m pytest -q

@@ -102,6 +102,10 @@ class Parts:
             entry['data_idx'] = tap.data_idx
         return entry
 
+    def record_both(self, student: Tap, teacher: Tap) -> dict[str, dict[str, Any]]:
+        """Record a tap of each model and return the entries of a loss's arguments ``student`` and ``teacher``."""
+        return dict(student=self.record(student, from_student=True), teacher=self.record(teacher, from_student=False))
+
     def record_level(
         self, name: str, level: LevelPair, always: bool = False, adapt: bool = True, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:

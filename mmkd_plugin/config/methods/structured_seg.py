@@ -49,10 +49,7 @@ class PixelWise(Method):
             align_corners=heads.student.align_corners,
             loss_weight=self.weight,
         )
-        parts.loss_forward_mappings[loss] = dict(
-            student=parts.record(heads.student.logits, from_student=True),
-            teacher=parts.record(heads.teacher.logits, from_student=False),
-        )
+        parts.loss_forward_mappings[loss] = parts.record_both(heads.student.logits, heads.teacher.logits)
         return parts
 
 
@@ -113,10 +110,7 @@ class PairWise(Method):
             align_corners=align_corners,
             loss_weight=self.weight,
         )
-        parts.loss_forward_mappings[loss] = dict(
-            student=parts.record(student, from_student=True),
-            teacher=parts.record(teacher, from_student=False),
-        )
+        parts.loss_forward_mappings[loss] = parts.record_both(student, teacher)
         return parts
 
     def taps(self, models: ModelPair) -> tuple[Tap, Tap, bool]:
@@ -200,10 +194,7 @@ class Holistic(Method):
             align_corners=heads.student.align_corners,
             loss_weight=self.weight,
         )
-        parts.loss_forward_mappings[loss] = dict(
-            student=parts.record(heads.student.logits, from_student=True),
-            teacher=parts.record(heads.teacher.logits, from_student=False),
-        )
+        parts.loss_forward_mappings[loss] = parts.record_both(heads.student.logits, heads.teacher.logits)
         if self.conditional:
             parts.loss_forward_mappings[loss]['image'] = parts.record_image()
         parts.adversaries[loss] = dict(

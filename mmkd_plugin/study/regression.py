@@ -180,7 +180,9 @@ def run(
     Raises:
         DistillError: If the references are missing or were made with another number of iterations.
     """
-    stored = json.loads(references.read_text()) if references.exists() else dict(iterations=iterations, pairs={})
+    stored: dict[str, Any] = dict(iterations=iterations, pairs={})
+    if references.exists():
+        stored = json.loads(references.read_text())
     if not update and not stored['pairs']:
         raise DistillError(f'There are no references in "{references}"; make them with --update.')
     kept = {name: numbers for name, numbers in stored['pairs'].items() if name not in pairs} if update else {}

@@ -2,7 +2,7 @@
 
 The defaults do not depend on the batch and show the discriminator the image. The released code is
 reduction='batch_sum' for the pixels and conditional=False for the discriminator; the paper's pairs are patch=2,
-pooling='avg', pair_weight=10.
+pooling='avg', detach_norm=False, pair_weight=10.
 """
 
 _base_ = './holistic.py'

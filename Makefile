@@ -1,5 +1,5 @@
 # Two commands do all the set-up themselves: "make demo" and "make test".
-# Choices: make demo TORCH='torch==2.9.1', MMCV_OPS=cpu, PYTHON=python3.12; see tools/bootstrap/__main__.py.
+# Choices: make demo TORCH='torch==2.9.1', MMCV_OPS=cpu, PYTHON=python3.12; see setup/bootstrap/__main__.py.
 
 PYTHON ?= python3
 RUN := .venv/bin/python
@@ -17,7 +17,7 @@ help:
 	@echo "make setup   make .venv, as the others do by themselves"
 
 setup:
-	@$(PYTHON) tools/bootstrap
+	@$(PYTHON) setup/bootstrap
 
 demo: setup
 	@$(RUN) tools/demo.py
@@ -40,12 +40,12 @@ methods: setup
 
 test: setup
 	@$(RUN) -m pytest -q
-	@$(RUN) tools/regression.py
+	@$(RUN) -m benchmarks.check_numbers
 
 lint: setup
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m mypy mmkd_plugin tools tests
+	@$(RUN) -m mypy mmkd_plugin tools tests benchmarks
 
 doctor: setup
 	@$(RUN) tools/doctor.py

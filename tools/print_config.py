@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from mmkd_plugin.block import expand_config
 from mmkd_plugin.cli import add_common_arguments, plain_errors, read_config
-from mmkd_plugin.config import expand_config
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from mmkd_plugin.cli import plain_errors, read_config
-from mmkd_plugin.study.picture_imitation import imitation_picture
-from mmkd_plugin.study.picture_similarity import similarity_picture
+from mmkd_plugin.study.pictures.imitation import imitation_picture
+from mmkd_plugin.study.pictures.similarity import similarity_picture
 
 
 def parse_args() -> argparse.Namespace:

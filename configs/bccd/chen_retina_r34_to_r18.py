@@ -1,3 +1,3 @@
-_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/chen2017/one_stage.py']
+_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/chen/one_stage.py']
 
 distill = dict(teacher='mmkd_plugin::bccd/retina_r34.py', teacher_ckpt='work_dirs/bccd/retina_r34.pth')

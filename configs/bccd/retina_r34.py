@@ -1,3 +1,3 @@
-_base_ = ['../_base_/mini/retinanet_r34.py', '../_base_/mini/bccd.py', '../_base_/mini/schedule.py']
+_base_ = ['../_base_/models/retina_r34_mini.py', '../_base_/datasets/bccd.py', '../_base_/schedules/mini.py']
 
 model = dict(bbox_head=dict(num_classes=3))

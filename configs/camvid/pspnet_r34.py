@@ -1,4 +1,4 @@
-_base_ = ['../_base_/mini/pspnet_r34.py', '../_base_/mini/camvid.py', '../_base_/mini/schedule_seg_1600.py']
+_base_ = ['../_base_/models/pspnet_r34_mini.py', '../_base_/datasets/camvid_mini.py', '../_base_/schedules/mini_seg_1600.py']
 
 model = dict(
     data_preprocessor=dict(size=(160, 160)),

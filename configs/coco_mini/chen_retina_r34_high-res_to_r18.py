@@ -1,4 +1,4 @@
-_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/chen2017/one_stage.py']
+_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/chen/one_stage.py']
 
 # Images are loaded at 128 pixels, as the teacher was trained; the student sees and is tested on 64.
 model = dict(data_preprocessor=dict(batch_augments=[dict(type='mmkd_plugin.ShrinkBatch', scale=2.0)]))

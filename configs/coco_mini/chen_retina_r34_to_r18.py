@@ -1,4 +1,4 @@
-_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/chen2017/one_stage.py']
+_base_ = ['./retina_r18.py', 'mmkd_plugin::_base_/chen/one_stage.py']
 
 distill = dict(
     teacher='mmkd_plugin::coco_mini/retina_r34.py', teacher_ckpt='mmkd_plugin::coco_mini/retina_r34.pth')

@@ -1,3 +1,3 @@
-_base_ = ['../_base_/mini/pspnet_r18.py', '../_base_/mini/coco_mini_seg.py', '../_base_/mini/schedule_seg_1600.py']
+_base_ = ['../_base_/models/pspnet_r18_mini.py', '../_base_/datasets/coco_mini_seg.py', '../_base_/schedules/mini_seg_1600.py']
 
 optim_wrapper = dict(optimizer=dict(lr=5e-3))

@@ -1,1 +1,1 @@
-_base_ = ['../_base_/mini/retinanet_r18.py', '../_base_/mini/coco_mini.py', '../_base_/mini/schedule_800.py']
+_base_ = ['../_base_/models/retina_r18_mini.py', '../_base_/datasets/coco_mini.py', '../_base_/schedules/mini_800.py']

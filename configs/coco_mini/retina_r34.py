@@ -1,4 +1,4 @@
-_base_ = ['../_base_/mini/retinanet_r34.py', '../_base_/mini/coco_mini.py', '../_base_/mini/schedule.py']
+_base_ = ['../_base_/models/retina_r34_mini.py', '../_base_/datasets/coco_mini.py', '../_base_/schedules/mini.py']
 
 max_iters = 2400
 train_cfg = dict(max_iters=max_iters, val_interval=800)

@@ -1,6 +1,6 @@
 """The teacher on CamVid, where the zoo has none; its backbone starts from ImageNet."""
 
-_base_ = ['mmseg::_base_/models/pspnet_r50-d8.py', '../_base_/structured_seg/camvid.py',
+_base_ = ['mmseg::_base_/models/pspnet_r50-d8.py', '../_base_/datasets/camvid.py',
           'mmseg::_base_/default_runtime.py', 'mmseg::_base_/schedules/schedule_40k.py']
 
 model = dict(

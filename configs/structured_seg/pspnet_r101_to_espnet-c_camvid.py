@@ -1,4 +1,4 @@
-_base_ = ['../_base_/structured_seg/espnet-c.py', '../_base_/structured_seg/camvid.py',
+_base_ = ['../_base_/models/espnet-c.py', '../_base_/datasets/camvid.py',
           'mmseg::_base_/default_runtime.py', 'mmseg::_base_/schedules/schedule_40k.py',
           'mmkd_plugin::_base_/structured_seg/pixel_pair.py']
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.algorithms.inherit import inherit_weights
-from mmkd_plugin.algorithms.rng import isolated_rng
-from mmkd_plugin.algorithms.teacher import FrozenTeacher, LoadedTeacher, build_teacher
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.distillers.distiller import SINGLE
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.teachers.frozen import FrozenTeacher, LoadedTeacher, build_teacher
+from mmkd_plugin.utilities.rng import isolated_rng
 
 _STUDENT = 'architecture.'
 """Where the student lies in the module tree."""

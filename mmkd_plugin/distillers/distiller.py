@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
-from mmkd_plugin.losses.functional.resize import resize_map
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.resize import resize_map
 
 SINGLE = 'teacher'
 """Name of the teacher where there is one."""

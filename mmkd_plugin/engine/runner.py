@@ -12,9 +12,8 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm, build_teacher
-from mmkd_plugin.algorithms.teacher import model_config
+from mmkd_plugin.block import DistillBlock, expand_block
 from mmkd_plugin.compat.checkpoint import readable_refusal
-from mmkd_plugin.config import DistillBlock, expand_block
 from mmkd_plugin.engine.adversarial_hook import AdversarialHook
 from mmkd_plugin.engine.classes import check_classes
 from mmkd_plugin.engine.data import require_annotations
@@ -22,6 +21,7 @@ from mmkd_plugin.engine.self_check import SelfCheckHook
 from mmkd_plugin.engine.state_hook import DistillStateHook, algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import RUNNERS
+from mmkd_plugin.teachers.frozen import model_config
 
 
 @RUNNERS.register_module()

@@ -1,12 +1,12 @@
-"""The maths of each method: modules over the pure functions of ``mmkd_plugin.losses.functional``."""
+"""The maths of each method: modules over the pure functions of ``mmkd_plugin.functional``."""
 
-from mmkd_plugin.losses.chen2017 import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
-from mmkd_plugin.losses.discriminator import Discriminator
+from mmkd_plugin.losses.chen import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
 from mmkd_plugin.losses.fgd import FGDLoss
 from mmkd_plugin.losses.fgi import FGILoss
 from mmkd_plugin.losses.holistic import HolisticLoss
 from mmkd_plugin.losses.pspnet_kd import PSPNetKDLoss
 from mmkd_plugin.losses.structured_seg import PairWiseLoss, PixelWiseLoss
+from mmkd_plugin.models.discriminator import Discriminator
 
 __all__ = [
     'ChenClassificationLoss',

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmkd_plugin.losses.functional.checks import require_positive
-from mmkd_plugin.losses.functional.fgd import fgd_loss
+from mmkd_plugin.functional.fgd import fgd_loss
 from mmkd_plugin.losses.global_context import GlobalContext
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.checks import require_positive
 
 
 @MODELS.register_module()
 class FGDLoss(nn.Module):
-    """One pyramid level of FGD; see :func:`~mmkd_plugin.losses.functional.fgd.fgd_loss` for the formulas.
+    """One pyramid level of FGD; see :func:`~mmkd_plugin.functional.fgd.fgd_loss` for the formulas.
 
     Every level has its own module, since the two context blocks hold parameters; the levels are added. The default
     weights are the paper's for anchor-based one-stage detectors; the sums are not divided by the size of the map, so

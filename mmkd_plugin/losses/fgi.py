@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmkd_plugin.losses.distributed import mean_over_ranks
-from mmkd_plugin.losses.functional.checks import require_choice
-from mmkd_plugin.losses.functional.fgi import READINGS, box_regions, fgi_loss, imitation_masks, lit_cells
+from mmkd_plugin.functional.fgi import READINGS, box_regions, fgi_loss, imitation_masks, lit_cells
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.checks import require_choice
+from mmkd_plugin.utilities.distributed import mean_over_ranks
 
 
 @MODELS.register_module()
 class FGILoss(nn.Module):
-    """All pyramid levels of FGI; see :mod:`mmkd_plugin.losses.functional.fgi` for the formulas.
+    """All pyramid levels of FGI; see :mod:`mmkd_plugin.functional.fgi` for the formulas.
 
     The adaptation of the student (a 3x3 convolution; a ReLU behind it only where the teacher's map comes from a ReLU
     too) is a connector. In distributed training the lit cells are averaged over the ranks.
@@ -27,7 +27,7 @@ class FGILoss(nn.Module):
         region: Which cells are imitated: ``'anchors'`` is the method; ``'boxes'`` (cells that a ground-truth box
             touches) and ``'all'`` (the whole map) are the paper's ablations.
         plus_one_pixel: Use the classic IoU that counts the last pixel, as the released code does.
-        base_size: Of :func:`~mmkd_plugin.losses.functional.fgi.box_levels`.
+        base_size: Of :func:`~mmkd_plugin.functional.fgi.box_levels`.
         strides: Stride of each level in pixels; needed by the region ``'boxes'`` alone.
         loss_weight: Multiplies the term.
     """

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmkd_plugin.losses.discriminator import Discriminator
-from mmkd_plugin.losses.functional.checks import require_choice
-from mmkd_plugin.losses.functional.precision import full_precision
-from mmkd_plugin.losses.functional.resize import resize_map
-from mmkd_plugin.losses.functional.wgan import ADVERSARIES, discriminator_loss, generator_loss, gradient_penalty
+from mmkd_plugin.functional.holistic import ADVERSARIES, discriminator_loss, generator_loss, gradient_penalty
+from mmkd_plugin.models.discriminator import Discriminator
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.checks import require_choice
+from mmkd_plugin.utilities.precision import full_precision
+from mmkd_plugin.utilities.resize import resize_map
 
 
 @MODELS.register_module()
@@ -21,7 +21,7 @@ class HolisticLoss(nn.Module):
 
     :meth:`forward` is the student's term; no gradient reaches the discriminator's parameters from it.
     :meth:`discriminator_terms` are those of the discriminator; no gradient reaches the models. Both advance the power
-    iteration of the discriminator and its batch statistics. See :mod:`mmkd_plugin.losses.functional.wgan` for the
+    iteration of the discriminator and its batch statistics. See :mod:`mmkd_plugin.functional.holistic` for the
     formulas.
 
     Args:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmkd_plugin.losses.distributed import mean_over_ranks
-from mmkd_plugin.losses.functional.checks import require_choice, require_positive
-from mmkd_plugin.losses.functional.pspnet_kd import aux_smooth_l1_loss, logits_kl_loss
-from mmkd_plugin.losses.functional.resize import resize_map
+from mmkd_plugin.functional.pspnet_kd import aux_smooth_l1_loss, logits_kl_loss
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.checks import require_choice, require_positive
+from mmkd_plugin.utilities.distributed import mean_over_ranks
+from mmkd_plugin.utilities.resize import resize_map
 
 
 @MODELS.register_module()
 class PSPNetKDLoss(nn.Module):
-    r"""Logits and auxiliary class map; see :mod:`mmkd_plugin.losses.functional.pspnet_kd` for the formulas.
+    r"""Logits and auxiliary class map; see :mod:`mmkd_plugin.functional.pspnet_kd` for the formulas.
 
     The method's total is :math:`(1 - \alpha) L_{kl} + \alpha L_{ce} + L_{aux}` with :math:`\alpha = 0.25`; the
     cross-entropy is the student's own loss, which its owner weighs with alpha.

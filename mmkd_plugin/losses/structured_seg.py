@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmkd_plugin.losses.functional.checks import require_choice, require_positive
-from mmkd_plugin.losses.functional.resize import resize_map
-from mmkd_plugin.losses.functional.soft_labels import DIVERGENCES
-from mmkd_plugin.losses.functional.structured_seg import PIXEL_REDUCTIONS, POOLINGS, pair_wise_loss, pixel_wise_loss
+from mmkd_plugin.functional.soft_labels import DIVERGENCES
+from mmkd_plugin.functional.structured_seg import PIXEL_REDUCTIONS, POOLINGS, pair_wise_loss, pixel_wise_loss
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.checks import require_choice, require_positive
+from mmkd_plugin.utilities.resize import resize_map
 
 
 @MODELS.register_module()
 class PixelWiseLoss(nn.Module):
-    """The pixel-wise part; see :func:`~mmkd_plugin.losses.functional.structured_seg.pixel_wise_loss` for the formula.
+    """The pixel-wise part; see :func:`~mmkd_plugin.functional.structured_seg.pixel_wise_loss` for the formula.
 
     The released code is ``reduction='batch_sum'`` with the weight 10, which for its batch of 8 images is 80 times the
     mean over pixels.
@@ -71,7 +71,7 @@ class PixelWiseLoss(nn.Module):
 
 @MODELS.register_module()
 class PairWiseLoss(nn.Module):
-    """The pair-wise part; see :func:`~mmkd_plugin.losses.functional.structured_seg.pair_wise_loss` for the formula.
+    """The pair-wise part; see :func:`~mmkd_plugin.functional.structured_seg.pair_wise_loss` for the formula.
 
     Args:
         pair_weight: Weight of the term: 0.5 in the released code, 10 in the paper.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.losses.distributed import mean_over_ranks
 from mmkd_plugin.registry import TASK_UTILS
+from mmkd_plugin.utilities.distributed import mean_over_ranks
 
 
 class _SamplesRecorder(BaseRecorder):

@@ -11,14 +11,14 @@ from typing import Any
 from mmengine.config import Config
 from rich.console import Console
 
-from mmkd_plugin.algorithms.teacher import local_file, model_config
-from mmkd_plugin.config.block import DistillBlock, TeacherBlock
-from mmkd_plugin.study.picture import Painter, load_model, side_by_side
-from mmkd_plugin.study.picture_detection import DetectionPainter
-from mmkd_plugin.study.picture_segmentation import SegmentationPainter
+from mmkd_plugin.block.block import DistillBlock, TeacherBlock
+from mmkd_plugin.study.pictures.detection import DetectionPainter
+from mmkd_plugin.study.pictures.picture import Painter, load_model, side_by_side
+from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
 from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, train_once
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
+from mmkd_plugin.teachers.frozen import local_file, model_config
 
 TEACHER = 'teacher'
 STUDENT = 'student alone'

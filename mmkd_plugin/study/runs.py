@@ -22,10 +22,10 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmkd_plugin.algorithms.teacher import local_file
 from mmkd_plugin.cli import build_runner
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
+from mmkd_plugin.teachers.frozen import local_file
 
 WARM_UP = 5
 """Iterations that the time per iteration leaves out."""

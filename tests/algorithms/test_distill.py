@@ -11,9 +11,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.algorithms.rng import isolated_rng
-from mmkd_plugin.config import expand_config
+from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.rng import isolated_rng
 
 
 def algorithm(**changes) -> DistillAlgorithm:

@@ -8,7 +8,7 @@ from _helpers.host_sync import HostSyncs
 from _helpers.tiny import TinyBoxes, block, run_config
 from mmengine.registry import MODELS
 
-from mmkd_plugin.config import expand_config
+from mmkd_plugin.block import expand_config
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError
 

@@ -9,7 +9,7 @@ import torch
 from _helpers.tiny import block, build, losses_of, retinanet, run_config, state_of
 from mmengine.registry import MODELS
 
-from mmkd_plugin.config import expand_config
+from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
 
 ZERO = dict(fgd=dict(type='FGD', foreground_weight=0, background_weight=0, attention_weight=0, relation_weight=0))

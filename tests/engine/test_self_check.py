@@ -7,7 +7,7 @@ import torch
 from _helpers.tiny import block, build, run_config
 from torch import nn
 
-from mmkd_plugin.config import expand_config
+from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import MODELS
 

@@ -1,4 +1,4 @@
-"""The scripts of ``tools/bootstrap``, which import one another as a folder of scripts does."""
+"""The scripts of ``setup/bootstrap``, which import one another as a folder of scripts does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / 'tools/bootstrap'
+FOLDER = Path(__file__).resolve().parents[2] / 'setup/bootstrap'
 
 
 @pytest.fixture(scope='session')

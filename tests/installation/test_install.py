@@ -144,7 +144,7 @@ def test_nothing_of_the_user_is_replaced(wheel: Path) -> None:
 
 def test_wheel_from_the_source_archive_is_the_same(wheel: Path, source: Path, tmp_path: Path) -> None:
     code = 'import sys, mmkd_build_backend as backend; backend.build_sdist(sys.argv[1])'
-    run(sys.executable, '-c', f'import sys; sys.path.insert(0, "tools/build_backend"); {code}', tmp_path, cwd=source)
+    run(sys.executable, '-c', f'import sys; sys.path.insert(0, "setup/build_backend"); {code}', tmp_path, cwd=source)
     with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as archive:
         assert not [member.name for member in archive.getmembers() if '/.mim' in member.name]
         for member in archive.getmembers():
@@ -201,7 +201,7 @@ def test_editable_installation_restores_missing_links(source: Path, tmp_path: Pa
     shutil.copytree(source, tree, symlinks=True)
     shutil.rmtree(tree / 'mmkd_plugin/.mim')
     code = 'import mmkd_build_backend as backend; backend.link_shared_files(); backend.link_shared_files()'
-    run(sys.executable, '-c', f'import sys; sys.path.insert(0, "tools/build_backend"); {code}', cwd=tree)
+    run(sys.executable, '-c', f'import sys; sys.path.insert(0, "setup/build_backend"); {code}', cwd=tree)
     assert (tree / 'mmkd_plugin/.mim/configs').resolve() == (tree / 'configs').resolve()
     assert not Path(os.readlink(tree / 'mmkd_plugin/.mim/configs')).is_absolute()
 

@@ -1,3 +1,3 @@
-"""Chen et al. 2017 with the paper's weights, for Faster and Mask R-CNN: the RPN and the RoI head are distilled."""
+"""Chen et al. 2017 under its former path."""
 
-_base_ = './one_stage.py'
+_base_ = '../chen/two_stage.py'

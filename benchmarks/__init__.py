@@ -1,0 +1,1 @@
+"""The quality control of this project: zoo sweep and check of the numbers."""

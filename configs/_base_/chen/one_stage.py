@@ -1,0 +1,16 @@
+"""Chen et al. 2017 with the paper's weights, for one-stage detectors with anchors."""
+
+runner_type = 'mmkd_plugin.DistillRunner'
+
+distill = dict(
+    teacher=None,
+    teacher_ckpt=None,
+    methods=dict(
+        chen=dict(
+            type='Chen',
+            mu=0.5,
+            background_weight=1.5,
+            temperature=1.0,
+            regression_weight=0.5,
+            margin=0.0,
+            hint_weight=0.5)))

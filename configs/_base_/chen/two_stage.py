@@ -1,0 +1,3 @@
+"""Chen et al. 2017 with the paper's weights, for Faster and Mask R-CNN: the RPN and the RoI head are distilled."""
+
+_base_ = './one_stage.py'

@@ -1,6 +1,0 @@
-"""The ``distill`` block: typed, checked, and expanded into an ordinary MMRazor algorithm config."""
-
-from mmkd_plugin.config.block import DistillBlock
-from mmkd_plugin.config.expand import expand_block, expand_config
-
-__all__ = ['DistillBlock', 'expand_block', 'expand_config']

@@ -1,0 +1,183 @@
+"""Chen et al., NIPS 2017: distillation of a detector's classes, boxes and features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax, logsigmoid
+
+from mmkd_plugin.utilities.checks import require_choice, require_same_shape
+from mmkd_plugin.utilities.precision import full_precision
+
+FORMS = ('bounded', 'l2')
+NORMS = ('l2', 'l1')
+REDUCTIONS = ('mean', 'batch', 'sum')
+
+
+@full_precision
+def weighted_soft_cross_entropy(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    background_weight: float = 1.5,
+    background_index: int = -1,
+    temperature: float = 1.0,
+) -> Tensor:
+    r"""Cross-entropy with the teacher's class probabilities, for a softmax over classes.
+
+    .. math:: L_r = -\sum_c w_c P^t_{rc} \log P^s_{rc}, \quad P = \mathrm{softmax}(logits / T)
+
+    The weight belongs to the background's column, for every proposal alike, whatever its label. There is no factor
+    :math:`T^2`.
+
+    Args:
+        student: Logits, ``(..., C)``; gradients flow to them.
+        teacher: Logits for the same proposals, ``(..., C)``; detached.
+        background_weight: w of the background; 1 for the others.
+        background_index: Column of the background: the last one in MMDetection, 0 in the paper.
+        temperature: T.
+
+    Returns:
+        One loss per proposal, ``(...)``.
+
+    Raises:
+        ValueError: If the logits differ in shape.
+
+    Example:
+        >>> import torch
+        >>> weighted_soft_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 2))
+        tensor([0.8664])
+    """
+    require_same_shape('The soft classification loss', student, teacher)
+    classes = student.shape[-1]
+    background = torch.arange(classes, device=student.device) == background_index % classes
+    weight = 1 + (background_weight - 1) * background
+    probability = (teacher.detach() / temperature).softmax(-1)
+    return -(weight * probability * log_softmax(student / temperature, -1)).sum(-1)
+
+
+@full_precision
+def weighted_soft_binary_cross_entropy(
+    student: Tensor, teacher: Tensor, *, background_weight: float = 1.5, temperature: float = 1.0
+) -> Tensor:
+    r"""Cross-entropy with the teacher's probabilities, for a sigmoid per class.
+
+    Each column is a problem of two classes, of which "not this class" is the background:
+
+    .. math::
+        L_r = -\sum_c w (1 - p^t_{rc}) \log(1 - p^s_{rc}) + p^t_{rc} \log p^s_{rc}, \quad p = \sigma(logits / T)
+
+    Args:
+        student: Logits, ``(..., C)``, C = 1 for a region proposal network; gradients flow to them.
+        teacher: Logits for the same anchors, ``(..., C)``; detached.
+        background_weight: w.
+        temperature: T.
+
+    Returns:
+        One loss per anchor, ``(...)``.
+
+    Raises:
+        ValueError: If the logits differ in shape.
+
+    Example:
+        >>> import torch
+        >>> weighted_soft_binary_cross_entropy(torch.zeros(1, 1), torch.zeros(1, 1))
+        tensor([0.8664])
+    """
+    require_same_shape('The soft classification loss', student, teacher)
+    student, teacher = student / temperature, teacher.detach() / temperature
+    # sigmoid(-x) is 1 - sigmoid(x) without the cancellation.
+    background = background_weight * (-teacher).sigmoid() * logsigmoid(-student)
+    return -(background + teacher.sigmoid() * logsigmoid(student)).sum(-1)
+
+
+@full_precision
+def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, *, margin: float = 0.0) -> Tensor:
+    r"""The student's squared distance to the truth, until it is better than the teacher by a margin.
+
+    .. math:: L_r = \|s_r - y_r\|^2 \text{ where } \|s_r - y_r\|^2 + m > \|t_r - y_r\|^2, \text{ else } 0
+
+    The comparison is strict and made per box, over its four numbers together. The teacher only decides; neither it nor
+    the comparison gets a gradient.
+
+    Args:
+        student: Regressed boxes, ``(..., 4)``; gradients flow to them.
+        teacher: The teacher's for the same proposals, ``(..., 4)``; detached.
+        target: The truth in the same encoding, ``(..., 4)``; detached.
+        margin: m, in the unit of the squared distance.
+
+    Returns:
+        One loss per box, ``(...)``.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> student, target = torch.tensor([[2., 0., 0., 0.]]), torch.zeros(1, 4)
+        >>> bounded_regression(student, torch.ones(1, 4), target)
+        tensor([0.])
+        >>> bounded_regression(student, torch.ones(1, 4), target, margin=0.5)
+        tensor([4.])
+    """
+    require_same_shape('The bounded regression loss', student, teacher)
+    target = target.detach()
+    distance = ((student - target) ** 2).sum(-1)
+    bound = ((teacher.detach() - target) ** 2).sum(-1)
+    return torch.where(distance.detach() + margin > bound, distance, 0)
+
+
+@full_precision
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""The student's squared distance to the teacher, :math:`\|s_r - t_r\|^2`, the plain loss that the bound replaces.
+
+    Args:
+        student: Regressed boxes, ``(..., 4)``; gradients flow to them.
+        teacher: The teacher's for the same proposals, ``(..., 4)``; detached.
+
+    Returns:
+        One loss per box, ``(...)``.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> squared_distance(torch.tensor([[2., 0., 0., 0.]]), torch.ones(1, 4))
+        tensor([4.])
+    """
+    require_same_shape('The regression loss', student, teacher)
+    return ((student - teacher.detach()) ** 2).sum(-1)
+
+
+@full_precision
+def hint_loss(student: Tensor, teacher: Tensor, *, norm: str = 'l2', reduction: str = 'mean') -> Tensor:
+    r"""Distance between an intermediate feature of the student, behind its adaptation layer, and the teacher's.
+
+    .. math:: L = \|F - S\|_2^2 \quad \text{or} \quad \|F - S\|_1
+
+    The paper's formula is the sum; its weight of 0.5 makes sense only for a mean, which is the default.
+
+    Args:
+        student: Adapted student feature, ``(N, ...)``; gradients flow to it.
+        teacher: Teacher feature, ``(N, ...)``; detached.
+        norm: ``'l2'`` (squared) or ``'l1'``.
+        reduction: Divide by the number of elements (``'mean'``), of images (``'batch'``) or not (``'sum'``).
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: If the features differ in shape, or an option is unknown.
+
+    Example:
+        >>> import torch
+        >>> hint_loss(torch.zeros(2, 3), torch.full((2, 3), 2.0))
+        tensor(4.)
+    """
+    require_same_shape('The hint loss', student, teacher)
+    require_choice('norm', norm, NORMS)
+    require_choice('reduction', reduction, REDUCTIONS)
+    difference = student - teacher.detach()
+    total = (difference**2 if norm == 'l2' else difference.abs()).sum()
+    return total / {'mean': difference.numel(), 'batch': len(difference), 'sum': 1}[reduction]

@@ -1,0 +1,202 @@
+"""Focal and global distillation (FGD), Yang et al., CVPR 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmkd_plugin.utilities.checks import require_same_shape
+from mmkd_plugin.utilities.precision import full_precision
+
+
+class FGDTerms(NamedTuple):
+    """The unweighted terms of one pyramid level, each a scalar; None where it was not asked for."""
+
+    foreground: Tensor | None
+    background: Tensor | None
+    attention: Tensor | None
+    relation: Tensor | None
+
+
+@full_precision
+def spatial_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
+    r"""How much each position of a feature map stands out.
+
+    .. math:: A_S = HW \cdot \mathrm{softmax}_{HW}\Big(\frac{1}{C\,T} \sum_c |F_c|\Big)
+
+    Args:
+        feature: ``(N, C, H, W)``.
+        temperature: T; the smaller, the more the attention is concentrated.
+
+    Returns:
+        ``(N, H, W)``; each image sums to ``H * W``.
+
+    Example:
+        >>> import torch
+        >>> spatial_attention(torch.zeros(1, 2, 1, 3))
+        tensor([[[1., 1., 1.]]])
+    """
+    height, width = feature.shape[-2:]
+    mean = feature.abs().mean(1)
+    return height * width * (mean / temperature).flatten(1).softmax(1).unflatten(1, (height, width))
+
+
+@full_precision
+def channel_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
+    r"""How much each channel of a feature map stands out.
+
+    .. math:: A_C = C \cdot \mathrm{softmax}_C\Big(\frac{1}{HW\,T} \sum_{ij} |F_{ij}|\Big)
+
+    Args:
+        feature: ``(N, C, H, W)``.
+        temperature: T; the smaller, the more the attention is concentrated.
+
+    Returns:
+        ``(N, C)``; each image sums to ``C``.
+
+    Example:
+        >>> import torch
+        >>> channel_attention(torch.zeros(1, 2, 1, 3))
+        tensor([[1., 1.]])
+    """
+    mean = feature.abs().mean((2, 3))
+    return feature.shape[1] * (mean / temperature).softmax(1)
+
+
+@torch.no_grad()
+@full_precision
+def box_masks(
+    boxes: Tensor, valid: Tensor, image_shapes: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Weight of each cell of a feature map as foreground and as background.
+
+    A box covers the cells from the floor of its left and top edge to the ceiling of its right and bottom edge, both
+    inclusive, so that a box within one cell covers 2 x 2. Each of them weighs 1 / (number of cells covered), counted
+    before the right and bottom border of the map cut the box; where boxes overlap, the heavier (smaller) one counts.
+    The cells that no box covers share the weight 1.
+
+    Edges are computed as the released code does, ``edge / image size * map size`` in the boxes' own precision: with
+    float32, 120 of 800 pixels lie at 15.000001 of 100 cells, and the ceiling is 16. The image size is the one before
+    padding, although the map covers the padded batch. A box that leaves the image on the left or at the top starts in
+    the first cell, where the released code would paint nothing or cells of the opposite side.
+
+    Args:
+        boxes: ``(N, B, 4)``, ``x1 y1 x2 y2`` in pixels of the network input; B may be 0.
+        valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
+        image_shapes: ``(N, 2)``, height and width of each image before padding, in pixels.
+        size: Height and width of the feature map.
+        dtype: Of the masks. Foreground weights are rounded to float32 in any case, as the released code does.
+
+    Returns:
+        Foreground and background, ``(N, H, W)`` each. An image without boxes has the foreground 0 and the background
+        ``1 / (H * W)``; the background is 0 where boxes cover the whole map.
+
+    Example:
+        >>> import torch
+        >>> box = torch.tensor([[[0., 0., 8., 8.]]])
+        >>> masks = box_masks(box, torch.tensor([[True]]), torch.tensor([[16, 32]]), (2, 4))
+        >>> masks[0]
+        tensor([[[0.2500, 0.2500, 0.0000, 0.0000],
+                 [0.2500, 0.2500, 0.0000, 0.0000]]])
+        >>> masks[1]
+        tensor([[[0.0000, 0.0000, 0.2500, 0.2500],
+                 [0.0000, 0.0000, 0.2500, 0.2500]]])
+    """
+    height, width = size
+    if boxes.shape[1]:
+        image_height, image_width = image_shapes.to(boxes)[:, None].unbind(-1)
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        left, right = (x1 / image_width * width).floor().clamp(min=0), (x2 / image_width * width).ceil()
+        top, bottom = (y1 / image_height * height).floor().clamp(min=0), (y2 / image_height * height).ceil()
+        # A box wholly beyond the left or upper border would paint the first cells, since a ceiling above -1 is 0.
+        outside = ((x1 < 0) & (x2 <= 0)) | ((y1 < 0) & (y2 <= 0)) | (x2 < x1) | (y2 < y1)
+        # A box beyond the border covers fewer than one cell; it paints nothing, but must not divide by zero.
+        rows_covered = (bottom + 1 - top).clamp(min=1).float()
+        columns_covered = (right + 1 - left).clamp(min=1).float()
+        weight = torch.where(valid & ~outside, 1 / rows_covered / columns_covered, 0)
+        row = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
+        column = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+        in_rows = (row >= top[..., None]) & (row <= bottom[..., None])
+        in_columns = (column >= left[..., None]) & (column <= right[..., None])
+        painted = (weight[..., None] * in_rows)[..., None] * in_columns[..., None, :]
+        foreground = painted.amax(1).to(dtype)
+    else:
+        foreground = boxes.new_zeros((boxes.shape[0], height, width), dtype=dtype)
+    background = (foreground == 0).to(dtype)
+    return foreground, background / background.sum((1, 2), keepdim=True).clamp(min=1)
+
+
+@full_precision
+def fgd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    image_shapes: Tensor,
+    student_context: Callable[[Tensor], Tensor],
+    teacher_context: Callable[[Tensor], Tensor],
+    *,
+    temperature: float = 0.5,
+    terms: Collection[str] = FGDTerms._fields,
+) -> FGDTerms:
+    r"""The unweighted terms of one pyramid level of FGD, as the released code computes them.
+
+    With S the student's and F the teacher's feature, :math:`A_S, A_C` the spatial and channel attention of each,
+    and G the two context blocks:
+
+    .. math::
+        L_{foreground} &= \tfrac{1}{N} \sum M^{fg} A_S^F A_C^F (S - F)^2 \\
+        L_{background} &= \tfrac{1}{N} \sum M^{bg} A_S^F A_C^F (S - F)^2 \\
+        L_{attention} &= \tfrac{1}{N} \sum |A_S^S - A_S^F| + \tfrac{1}{N} \sum |A_C^S - A_C^F| \\
+        L_{relation} &= \tfrac{1}{N} \sum (G_s(S) - G_t(F))^2
+
+    Sums run over images, channels and positions; N is the number of images. Where paper and released code differ, the
+    code is followed: masks count the cells of the map that a box covers, not the area of the box. See
+    :func:`box_masks` for M.
+
+    Args:
+        student: Adapted student feature, ``(N, C, H, W)``; gradients flow to it.
+        teacher: Teacher feature, ``(N, C, H, W)``; detached.
+        boxes: Padded ground truth, ``(N, B, 4)``, ``x1 y1 x2 y2`` in pixels of the network input; B may be 0.
+        valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
+        image_shapes: ``(N, 2)``, height and width of each image before padding, in pixels.
+        student_context: Context block of the student's side, ``(N, C, H, W)`` to the same shape.
+        teacher_context: Context block of the teacher's side; trained like the student's.
+        temperature: T of both attentions.
+        terms: Names of the terms to compute.
+
+    Returns:
+        The terms.
+
+    Raises:
+        ValueError: If the two features differ in shape.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
+        >>> box, valid = torch.tensor([[[0., 0., 1., 4.]]]), torch.tensor([[True]])
+        >>> shapes = torch.tensor([[4, 8]])
+        >>> fgd_loss(student, teacher, box, valid, shapes, torch.nn.Identity(), torch.nn.Identity())
+        FGDTerms(foreground=tensor(0.5000), background=tensor(0.), attention=tensor(0.), relation=tensor(2.))
+    """
+    require_same_shape('FGD', student, teacher)
+    teacher = teacher.detach()
+    images = student.shape[0]
+    teacher_spatial = spatial_attention(teacher, temperature)
+    teacher_channel = channel_attention(teacher, temperature)
+    foreground = background = attention = relation = None
+    if 'foreground' in terms or 'background' in terms:
+        masks = box_masks(boxes, valid, image_shapes, (student.shape[2], student.shape[3]), dtype=teacher.dtype)
+        energy = teacher_spatial * torch.einsum('nc,nchw->nhw', teacher_channel, (student - teacher) ** 2)
+        foreground = (masks[0] * energy).sum() / images if 'foreground' in terms else None
+        background = (masks[1] * energy).sum() / images if 'background' in terms else None
+    if 'attention' in terms:
+        spatial = (spatial_attention(student, temperature) - teacher_spatial).abs().sum()
+        channel = (channel_attention(student, temperature) - teacher_channel).abs().sum()
+        attention = (spatial + channel) / images
+    if 'relation' in terms:
+        relation = ((student_context(student) - teacher_context(teacher)) ** 2).sum() / images
+    return FGDTerms(foreground, background, attention, relation)

@@ -1,0 +1,254 @@
+"""Fine-grained feature imitation (FGI), Wang et al., CVPR 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mmkd_plugin.utilities.checks import require_choice, require_same_shape
+from mmkd_plugin.utilities.precision import full_precision
+
+READINGS = ('assigned', 'all', 'global')
+
+_MAX_OVERLAPS = 2**23
+"""IoUs computed at once: 32 MiB in float32, of which about five live at a time."""
+
+
+def box_levels(boxes: Tensor, levels: int, base_size: float = 56.0) -> Tensor:
+    r"""The pyramid level that each box is assigned to.
+
+    .. math:: \lfloor \log_2 (\sqrt{(w + 1)(h + 1)} / base + 10^{-6}) \rfloor \text{ within } [0, levels - 1]
+
+    Args:
+        boxes: ``(..., 4)``, ``x1 y1 x2 y2`` in pixels.
+        levels: Number of levels.
+        base_size: Side in pixels of the smallest box of level 1 is twice this. 56 suits a pyramid that starts at
+            stride 4.
+
+    Returns:
+        Index of the level, ``(...)`` long.
+
+    Example:
+        >>> import torch
+        >>> box_levels(torch.tensor([[0., 0., 100., 100.], [0., 0., 120., 120.]]), levels=5)
+        tensor([0, 1])
+    """
+    width, height = boxes[..., 2] - boxes[..., 0] + 1, boxes[..., 3] - boxes[..., 1] + 1
+    level = torch.log2((width * height).clamp(min=0).sqrt() / base_size + 1e-6).floor()
+    return level.clamp(0, levels - 1).long()
+
+
+@torch.no_grad()
+@full_precision
+def imitation_masks(
+    priors: Sequence[Tensor],
+    boxes: Tensor,
+    valid: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    psi: float = 0.5,
+    reading: str = 'assigned',
+    plus_one_pixel: bool = False,
+    base_size: float = 56.0,
+    max_overlaps: int = _MAX_OVERLAPS,
+) -> list[Tensor]:
+    r"""Cells of each level that lie near an object, judged by the anchors on them.
+
+    A cell is lit by a box b where one of its anchors a has :math:`IoU(a, b) > \psi \max_{a'} IoU(a', b)`, strictly. So
+    psi 1 lights nothing and psi 0 every cell that overlaps. Anchors that cross the border of the image take part.
+
+    The paper has one feature map; three readings exist for a pyramid. ``'assigned'``, the default and closest to the
+    authors' own statement: a box lights the level it is assigned to by its size (:func:`box_levels`) and the maximum is
+    taken there. ``'all'``: a box lights every level, each against its own maximum. ``'global'``: a box lights every
+    level, against one maximum over all of them. On a single map the three agree.
+
+    Overlaps are computed for a limited number of anchors at a time, twice: for the maxima, then for the masks. Memory
+    therefore grows with neither the number of anchors nor that of boxes.
+
+    Args:
+        priors: Anchors of each level, ``(H * W * K, 4)`` with the K anchors of a cell in succession, or
+            ``(H, W, K, 4)``; ``x1 y1 x2 y2`` in pixels of the network input.
+        boxes: Padded ground truth, ``(N, B, 4)``, in the same pixels; B may be 0.
+        valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
+        sizes: Height and width of each level.
+        psi: Share of the maximum that lights a cell.
+        reading: ``'assigned'``, ``'all'`` or ``'global'``.
+        plus_one_pixel: Count the last pixel into widths and heights, as the released code does; a box of one pixel
+            then lights nothing.
+        base_size: Of :func:`box_levels`.
+        max_overlaps: How many IoUs to compute at once.
+
+    Returns:
+        ``(N, H, W)`` bool for each level.
+
+    Raises:
+        ValueError: If the reading is unknown, or the priors are not boxes, or are not those of the levels.
+
+    Example:
+        >>> import torch
+        >>> anchors = torch.tensor([[0., 0., 8., 8.], [8., 0., 16., 8.], [16., 0., 24., 8.]])
+        >>> box = torch.tensor([[[2., 0., 13., 8.]]])
+        >>> imitation_masks([anchors], box, torch.tensor([[True]]), [(1, 3)])
+        [tensor([[[ True,  True, False]]])]
+    """
+    require_choice('reading', reading, READINGS)
+    if len(priors) != len(sizes):
+        raise ValueError(
+            f'FGI got priors of {len(priors)} levels for {len(sizes)} feature maps; record the features of the levels '
+            'on which the head places its anchors.'
+        )
+    anchors = [_flat_anchors(level, size) for level, size in zip(priors, sizes)]
+    images, count = valid.shape
+    if not count:
+        return [valid.new_zeros((images, *size)) for size in sizes]
+    offset = float(plus_one_pixel)
+    if plus_one_pixel:
+        valid = valid & ((boxes[..., 2] > boxes[..., 0]) | (boxes[..., 3] > boxes[..., 1]))
+    step = max(max_overlaps // (images * count), 1)
+
+    def overlaps(level: Tensor) -> Iterator[Tensor]:
+        for part in level.split(step):
+            yield _iou(boxes, part, offset)
+
+    peaks = [torch.stack([iou.amax(-1) for iou in overlaps(level)]).amax(0) for level in anchors]
+    if reading == 'global':
+        peaks = [torch.stack(peaks).amax(0)] * len(peaks)
+    used = [valid] * len(peaks)
+    if reading == 'assigned':
+        assigned = box_levels(boxes, len(peaks), base_size)
+        used = [valid & (assigned == index) for index in range(len(peaks))]
+    masks = []
+    for level, peak, lights, (height, width) in zip(anchors, peaks, used, sizes):
+        lit = [((iou > psi * peak[..., None]) & lights[..., None]).any(1) for iou in overlaps(level)]
+        masks.append(torch.cat(lit, 1).view(images, height, width, -1).any(-1))
+    return masks
+
+
+@torch.no_grad()
+def box_regions(
+    boxes: Tensor,
+    valid: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    *,
+    reading: str = 'assigned',
+    base_size: float = 56.0,
+) -> list[Tensor]:
+    """Cells of each level that a ground-truth box touches: the ablation of FGI without anchors.
+
+    It needs no priors, so it is also the nearest valid reading for heads that predict from points.
+
+    Args:
+        boxes: Padded ground truth, ``(N, B, 4)``, ``x1 y1 x2 y2`` in pixels of the network input; B may be 0.
+        valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
+        sizes: Height and width of each level.
+        strides: Side of a cell of each level in pixels.
+        reading: ``'assigned'`` lights only the level a box is assigned to; ``'all'`` and ``'global'`` every level.
+        base_size: Of :func:`box_levels`.
+
+    Returns:
+        ``(N, H, W)`` bool for each level.
+
+    Raises:
+        ValueError: If the reading is unknown, or strides and levels differ in number.
+
+    Example:
+        >>> import torch
+        >>> box_regions(torch.tensor([[[9., 1., 17., 7.]]]), torch.tensor([[True]]), [(2, 4)], [8])
+        [tensor([[[False,  True,  True, False],
+                 [False, False, False, False]]])]
+    """
+    require_choice('reading', reading, READINGS)
+    if len(strides) != len(sizes):
+        raise ValueError(f'FGI got {len(strides)} strides for {len(sizes)} feature maps; give one stride per level.')
+    assigned = box_levels(boxes, len(sizes), base_size)
+    masks = []
+    for index, ((height, width), stride) in enumerate(zip(sizes, strides)):
+        lights = valid & (assigned == index) if reading == 'assigned' else valid
+        x1, y1, x2, y2 = boxes[..., None, :].unbind(-1)
+        row = torch.arange(height, device=boxes.device) * stride
+        column = torch.arange(width, device=boxes.device) * stride
+        in_rows = (y1 < row + stride) & (y2 > row) & lights[..., None]
+        in_columns = (x1 < column + stride) & (x2 > column)
+        masks.append((in_rows[..., None] & in_columns[..., None, :]).any(1))
+    return masks
+
+
+@full_precision
+def fgi_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], masks: Sequence[Tensor], counts: Tensor | None = None
+) -> Tensor:
+    r"""Squared distance on the lit cells of each level, levels added.
+
+    .. math:: L = \sum_l \frac{1}{2 N_l} \sum_{n,c,i,j} M^l_{nij} (S^l_{ncij} - F^l_{ncij})^2
+
+    :math:`N_l` counts the lit cells of the batch; a level without any adds 0. There is no mean over channels.
+
+    Args:
+        student: Adapted student feature of each level, ``(N, C, H, W)``; gradients flow to it.
+        teacher: Teacher feature of each level, the same shapes; detached.
+        masks: Lit cells of each level, ``(N, H, W)`` bool.
+        counts: :math:`N_l` where it is not that of the masks themselves, ``(levels,)``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: If student and teacher differ in shape or in the number of levels.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = [torch.full((1, 2, 1, 2), 3.0)], [torch.ones(1, 2, 1, 2)]
+        >>> fgi_loss(student, teacher, [torch.tensor([[[True, False]]])])
+        tensor(4.)
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f'FGI got {len(student)} levels of the student and {len(teacher)} of the teacher; match them by stride.'
+        )
+    for features in zip(student, teacher):
+        require_same_shape('FGI', *features)
+    if counts is None:
+        counts = lit_cells(masks)
+    sums = [
+        (mask * ((ours - theirs.detach()) ** 2).sum(1)).sum() for ours, theirs, mask in zip(student, teacher, masks)
+    ]
+    return (torch.stack(sums) / (2 * torch.where(counts > 0, counts, 1))).sum()
+
+
+def lit_cells(masks: Sequence[Tensor]) -> Tensor:
+    """Number of lit cells of each level over the batch, ``(levels,)`` in float32."""
+    return torch.stack([mask.sum() for mask in masks]).float()
+
+
+def _flat_anchors(priors: Tensor, size: tuple[int, int]) -> Tensor:
+    """Anchors of a level as ``(H * W * K, 4)``."""
+    if priors.shape[-1] != 4:
+        raise ValueError(
+            f'FGI compares anchors with boxes, but the priors hold {priors.shape[-1]} numbers each; a head that '
+            "predicts from points has no anchors, choose region 'boxes' for it."
+        )
+    flat = priors.reshape(-1, 4)
+    cells = size[0] * size[1]
+    if not len(flat) or len(flat) % cells:
+        raise ValueError(
+            f'FGI got {len(flat)} priors for a feature map of {size[0]} x {size[1]} cells; record the feature on which '
+            'the head places these priors.'
+        )
+    return flat
+
+
+def _iou(boxes: Tensor, anchors: Tensor, offset: float) -> Tensor:
+    """IoU of ``(N, B, 4)`` boxes with ``(A, 4)`` anchors, ``(N, B, A)``; widths and heights grow by the offset."""
+    boxes = boxes[..., None, :]
+    right, bottom = torch.minimum(boxes[..., 2], anchors[:, 2]), torch.minimum(boxes[..., 3], anchors[:, 3])
+    width = (right - torch.maximum(boxes[..., 0], anchors[:, 0]) + offset).clamp_(min=0)
+    height = (bottom - torch.maximum(boxes[..., 1], anchors[:, 1]) + offset).clamp_(min=0)
+    del right, bottom
+    shared = width.mul_(height)
+    del height
+    areas = [(x[..., 2] - x[..., 0] + offset) * (x[..., 3] - x[..., 1] + offset) for x in (boxes, anchors)]
+    # Two boxes without area give NaN, which exceeds no threshold.
+    return shared / (areas[0] + areas[1] - shared)

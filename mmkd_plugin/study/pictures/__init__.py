@@ -1,0 +1,1 @@
+"""Pictures of what methods compare and of what they bring."""

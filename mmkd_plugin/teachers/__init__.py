@@ -1,0 +1,1 @@
+"""Where teachers come from, what they see, and how far they run."""

@@ -1,0 +1,115 @@
+"""The regression check catches what it must and forgives what it may."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+
+import pytest
+from _helpers.tiny import block, run_config
+from rich.console import Console
+
+from benchmarks.references import Tolerance, compare, run
+from mmkd_plugin.errors import DistillError
+
+NUMBERS = dict(pair=dict(first=dict(loss=2.0), later=dict(loss=1.0), metrics=dict(mAP=0.1)))
+
+
+def changed(part, key, value):
+    numbers = copy.deepcopy(NUMBERS)
+    numbers['pair'][part][key] = value
+    return [move.what for move in compare(NUMBERS, numbers, Tolerance()) if move.moved]
+
+
+@pytest.mark.parametrize(
+    ('part', 'key', 'value', 'moved'),
+    [
+        ('first', 'loss', 2.001, []),
+        ('first', 'loss', 2.01, ['first loss']),
+        ('later', 'loss', 1.03, []),
+        ('later', 'loss', 0.85, ['later loss']),
+        ('metrics', 'mAP', 0.104, []),
+        ('metrics', 'mAP', 0.2, ['metrics mAP']),
+        ('first', 'loss', float('nan'), ['first loss']),
+        ('first', 'new_loss', 1.0, ['first new_loss']),
+    ],
+)
+def test_tolerance(part, key, value, moved):
+    assert changed(part, key, value) == moved
+
+
+@pytest.mark.parametrize(('value', 'moved'), [(-5e-6, []), (2e-5, ['later loss'])])
+def test_a_value_near_zero_may_move_by_a_share_of_the_floor(value, moved):
+    numbers = [dict(pair=dict(later=dict(loss=loss))) for loss in (1e-6, value)]
+    assert [move.what for move in compare(*numbers, Tolerance()) if move.moved] == moved
+
+
+def test_a_missing_term_moves():
+    assert [
+        move.what
+        for move in compare(NUMBERS, dict(pair=dict(first={}, later={}, metrics={})), Tolerance())
+        if move.moved
+    ]
+
+
+@pytest.fixture(scope='module')
+def check(tmp_path_factory):
+    """A pair with references of its own, and a function that runs it with overrides."""
+    folder = tmp_path_factory.mktemp('regression')
+    run_config(folder, distill=block()).dump(folder / 'pair.py')
+
+    def call(update=False, iterations=3, pair='tiny', **options):
+        out = io.StringIO()
+        settings = {'custom_imports.imports': ['_helpers.tiny'], **options}
+        same = run(
+            {pair: str(folder / 'pair.py')},
+            folder / 'references.json',
+            iterations,
+            folder / 'runs',
+            update,
+            Console(file=out, width=160),
+            settings,
+        )
+        return same, out.getvalue()
+
+    call(update=True)
+    call.references = folder / 'references.json'
+    return call
+
+
+def test_the_same_training_passes(check):
+    same, output = check()
+    assert same and 'where they were' in output
+
+
+@pytest.mark.parametrize('term', ['foreground', 'background', 'attention', 'relation'])
+def test_a_weight_changed_by_five_percent_fails(check, term):
+    defaults = dict(foreground=1e-3, background=5e-4, attention=1e-3, relation=5e-6)
+    same, output = check(**{f'distill.methods.fgd.{term}_weight': 1.05 * defaults[term]})
+    assert not same
+    assert f'first distill.loss_fgd_{term}' in output
+
+
+def test_another_length_is_refused(check):
+    with pytest.raises(DistillError, match='made with 3 iterations'):
+        check(iterations=4)
+
+
+def test_missing_references_are_named(tmp_path):
+    with pytest.raises(DistillError, match='no references'):
+        run({}, tmp_path / 'none.json', 3, tmp_path, False, Console(file=io.StringIO()))
+
+
+def test_references_are_readable(check):
+    stored = json.loads(check.references.read_text())
+    assert set(stored['pairs']['tiny']) == {'first', 'later', 'metrics'}
+
+
+def test_an_update_of_one_pair_keeps_the_others(check):
+    before = json.loads(check.references.read_text())['pairs']['tiny']
+    with pytest.raises(DistillError, match='--update all pairs'):
+        check(update=True, iterations=2, pair='second')
+    check(update=True, pair='second')
+    stored = json.loads(check.references.read_text())['pairs']
+    assert set(stored) == {'tiny', 'second'} and stored['tiny'] == before

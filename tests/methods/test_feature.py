@@ -1,0 +1,143 @@
+"""Any loss of two features in the distill block, on any tap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from _helpers.tiny import batch, block, retinanet, run_config
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmkd_plugin.block import expand_config
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.registry import MODELS as PLUGIN_MODELS
+
+RECIPES = Path(__file__).resolve().parents[2] / 'configs/_base_'
+MGD = dict(type='MGDLoss', alpha_mgd=2e-5)
+
+
+@PLUGIN_MODELS.register_module(force=True)
+class TeacherFirst(nn.Module):
+    """A loss that names the teacher's feature before the student's."""
+
+    def __init__(self, loss_weight: float = 3.0) -> None:
+        super().__init__()
+
+    def forward(self, t_feature, s_feature):
+        return (s_feature - t_feature).abs().mean()
+
+
+def expand(loss, teacher=None, **keys):
+    """The expanded config of one loss."""
+    methods = dict(x=dict(type='Feature', loss=loss, **keys))
+    return expand_config(run_config('unused', distill=block(teacher=teacher or retinanet(width=24), methods=methods)))
+
+
+def step(cfg):
+    """The term of one training step, and the model behind a backward pass."""
+    model = MODELS.build(cfg.model).train()
+    term = model(**batch(model), mode='loss')['distill.loss_x']
+    term.backward()
+    return term, model
+
+
+@pytest.mark.parametrize(
+    ('loss', 'keys'),
+    [
+        (dict(type='ChannelWiseDivergence', tau=1, loss_weight=10), {}),
+        (dict(type='mmrazor.PKDLoss', loss_weight=6), {}),
+        (MGD, dict(tap='pre_norm', adapt=dict(type='MGDConnector', lambda_mgd=0.65))),
+        (dict(type='DISTLoss'), dict(tap='bbox_head.retina_cls')),
+        (dict(type='KLDivergence', reduction='mean'), dict(tap='bbox_head.retina_cls')),
+        (dict(type='ATLoss'), dict(tap='backbone.layer3', adapt='never')),
+        (dict(type='L2Loss', normalize=False), dict(adapt='always')),
+    ],
+    ids=lambda value: value.get('type'),
+)
+def test_one_step_with_losses_of_mmrazor(loss, keys):
+    term, model = step(expand(loss, **keys))
+    assert torch.isfinite(term) and term > 0
+    assert model.architecture.backbone.conv1.weight.grad.abs().sum() > 0
+    for connector in model.distiller.connectors.values():
+        assert all(parameter.grad is not None for parameter in connector.parameters())
+
+
+def test_one_loss_per_level_with_an_adaptation_where_widths_differ():
+    distiller = expand(dict(type='PKDLoss')).model.distiller
+    names = ['loss_x_level0', 'loss_x_level1', 'loss_x_level2']
+    assert list(distiller.distill_losses) == list(distiller.connectors) == names
+    assert distiller.distill_losses.loss_x_level0.type == 'mmrazor.PKDLoss'
+    assert set(distiller.loss_forward_mappings.loss_x_level0) == {'preds_S', 'preds_T'}
+
+
+@pytest.mark.parametrize(('adapt', 'expected'), [('auto', 0), ('always', 3), ('never', 0)])
+def test_adaptation_of_equal_widths(adapt, expected):
+    cfg = expand(dict(type='PKDLoss'), teacher=retinanet(depth=34), adapt=adapt)
+    assert len(cfg.model.distiller.connectors) == expected
+
+
+def test_finest_levels_alone():
+    assert len(expand(dict(type='PKDLoss'), levels=2).model.distiller.distill_losses) == 2
+
+
+def test_shared_head_gives_one_level_per_call():
+    mappings = expand(dict(type='DISTLoss'), tap='bbox_head.retina_cls').model.distiller.loss_forward_mappings
+    assert [item.logits_S.get('record_idx', 0) for item in mappings.values()] == [0, 1, 2]
+
+
+def test_student_and_teacher_may_be_tapped_at_different_modules():
+    distiller = expand(
+        dict(type='PKDLoss'), tap=dict(student='backbone.layer2', teacher='neck.lateral_convs.0')
+    ).model.distiller
+    assert distiller.student_recorders.backbone_layer2.source == 'backbone.layer2'
+    assert distiller.teacher_recorders.neck_lateral_convs_0.source == 'neck.lateral_convs.0'
+    # The second stage of ResNet-18 with 8 base channels is 16 wide, the teacher's neck 24.
+    connector = distiller.connectors.loss_x_level0
+    assert (connector.in_channels, connector.out_channels) == (16, 24)
+
+
+def test_features_are_told_apart_by_the_names_of_the_arguments():
+    mapping = expand(dict(type='TeacherFirst')).model.distiller.loss_forward_mappings.loss_x_level0
+    assert mapping.s_feature.from_student and not mapping.t_feature.from_student
+
+
+@pytest.mark.parametrize(('loss', 'expected'), [(dict(), 6), (dict(loss_weight=5), 10)])
+def test_weight_multiplies_the_losss_own(loss, expected):
+    losses = expand(dict(type='TeacherFirst', **loss), weight=2).model.distiller.distill_losses
+    assert losses.loss_x_level0.loss_weight == expected
+
+
+def test_class_maps_can_be_declared():
+    assert expand(dict(type='DISTLoss'), tap='bbox_head.retina_cls', same_classes=True).model.same_classes
+
+
+@pytest.mark.parametrize(
+    ('loss', 'keys', 'message'),
+    [
+        (dict(type='PKDLos'), {}, r"\"distill.methods.x.loss.type\" is 'PKDLos', .*did you mean \"PKDLoss\""),
+        (dict(type='mmrazor.CWDLos'), {}, 'none of the losses'),
+        (dict(), {}, r'"distill.methods.x.loss" must be a dict with a "type"'),
+        (dict(type='WSLD', num_classes=2), {}, r'WSLD takes \(student, teacher, gt_labels\), not one student'),
+        (MGD, dict(weight=2), r'MGDLoss has no loss_weight'),
+        (MGD, dict(levels=0), 'must be at least 1'),
+        (MGD, dict(tap='backbone.layer9'), r'The tap "backbone.layer9" is no module .*did you mean "backbone.layer\d"'),
+        (MGD, dict(tap=dict(student='neck')), r'must be dict\(student=<module path>, teacher=<module path>\)'),
+        (MGD, dict(tap=dict(student='backbone.layer2', teacher='backbone.layer4')), 'within a factor of two'),
+        (MGD, dict(adapt='sometimes'), "'auto' or 'always' or 'never'"),
+        (MGD, dict(adapt=dict(type='MGDConector')), r'none of the connectors: did you mean "MGDConnector"'),
+    ],
+)
+def test_mistakes_are_one_sentence(loss, keys, message):
+    with pytest.raises(DistillError, match=message) as caught:
+        expand(loss, **keys)
+    assert '\n' not in str(caught.value)
+
+
+def test_recipes_are_mmrazors_settings():
+    cwd = Config.fromfile(RECIPES / 'cwd/neck.py').distill.methods.cwd
+    assert (cwd.loss.tau, cwd.loss.loss_weight, cwd.get('levels')) == (1, 10, None)
+    pkd = Config.fromfile(RECIPES / 'pkd/neck.py').distill.methods.pkd
+    assert (pkd.loss.loss_weight, pkd.levels) == (6, 4)

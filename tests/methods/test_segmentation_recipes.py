@@ -1,0 +1,48 @@
+"""The recipes for segmentors build and find their taps, whatever the student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+pytest.importorskip('mmseg')
+
+from mmkd_plugin.block import expand_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+
+def losses(name):
+    cfg = Config.fromfile(CONFIGS / name)
+    cfg.distill.teacher_ckpt = 'random'
+    return expand_config(cfg).model.distiller.distill_losses
+
+
+@pytest.mark.parametrize('student', ['espnet', 'espnet-c', 'r18'])
+def test_students_on_camvid(student):
+    assert set(losses(f'structured_seg/pspnet_r101_to_{student}_camvid.py')) == {'loss_pixel', 'loss_pair'}
+
+
+@pytest.mark.parametrize('data', ['r18_ade20k', 'mobilenet-v2_cityscapes'])
+def test_full_recipes(data):
+    assert set(losses(f'structured_seg/pspnet_r101_to_{data}.py')) == {'loss_pixel', 'loss_pair'}
+
+
+@pytest.mark.parametrize(
+    ('method', 'expected'),
+    [
+        ('pixel', {'loss_pixel'}),
+        ('pixel_pair', {'loss_pixel', 'loss_pair'}),
+        ('pspnet_kd', {'loss_pspnet_kd'}),
+        ('cwd', {'loss_cwd_level0'}),
+    ],
+)
+def test_small_pairs(method, expected):
+    assert set(losses(f'coco_mini/{method}_pspnet_r34_to_r18.py')) == expected
+
+
+def test_cwd_compares_logits_with_the_published_weight():
+    [loss] = losses('coco_mini/cwd_pspnet_r34_to_r18.py').values()
+    assert loss == dict(type='mmrazor.ChannelWiseDivergence', tau=1, loss_weight=5)

@@ -12,7 +12,7 @@ compat.apply()
 _SCOPE = 'mmkd_plugin'
 _ROOT_SCOPE = 'mmengine'
 _LOCATIONS = {
-    'MODELS': [f'{_SCOPE}.{folder}' for folder in ('algorithms', 'connectors', 'distillers', 'losses', 'models')],
+    'MODELS': [f'{_SCOPE}.{folder}' for folder in ('algorithms', 'connectors', 'distillers', 'methods', 'models')],
     'TASK_UTILS': [f'{_SCOPE}.recorders'],
     'HOOKS': [f'{_SCOPE}.engine'],
     'RUNNERS': [f'{_SCOPE}.engine'],
@@ -57,4 +57,7 @@ MODELS = _registries['MODELS']
 RUNNERS = _registries['RUNNERS']
 TASK_UTILS = _registries['TASK_UTILS']
 
-__all__ = ['DATASETS', 'HOOKS', 'MODELS', 'RUNNERS', 'TASK_UTILS']
+METHODS = Registry('distillation method', scope=_SCOPE, locations=[f'{_SCOPE}.methods'])
+"""What a ``distill`` block can name as the ``type`` of a method."""
+
+__all__ = ['DATASETS', 'HOOKS', 'METHODS', 'MODELS', 'RUNNERS', 'TASK_UTILS']

@@ -10,7 +10,7 @@ import pytest
 
 import mmkd_plugin.losses
 
-MODULES = [module.name for module in pkgutil.walk_packages(mmkd_plugin.losses.__path__, 'mmkd_plugin.losses.')]
+MODULES = [module.name for module in pkgutil.walk_packages(mmkd_plugin.methods.__path__, 'mmkd_plugin.methods.')]
 
 
 @pytest.mark.parametrize('name', MODULES)

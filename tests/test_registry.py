@@ -10,7 +10,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 import mmkd_plugin.registry
-from mmkd_plugin.losses import FGDLoss
+from mmkd_plugin.methods import FGDLoss
 
 
 def found(root, name, default_scope):

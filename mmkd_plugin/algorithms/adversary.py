@@ -22,7 +22,7 @@ class Adversary:
 
     Args:
         loss: Has a ``discriminator`` and ``discriminator_terms``, such as
-            :class:`mmkd_plugin.losses.HolisticLoss`.
+            :class:`mmkd_plugin.methods.HolisticLoss`.
         optimizer: Config of the discriminator's optimizer.
         optim_wrapper: Further keys of its optimizer wrapper; by default type, accumulation and clipping are those of
             the student's.

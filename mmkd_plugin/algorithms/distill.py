@@ -16,7 +16,6 @@ from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
-from mmkd_plugin.distillers.distiller import SINGLE
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 from mmkd_plugin.teachers.frozen import FrozenTeacher, LoadedTeacher, build_teacher
@@ -38,22 +37,18 @@ class DistillAlgorithm(BaseAlgorithm):
 
     Args:
         architecture: The student, a config or a built model.
-        teacher: The teacher, a config or a built model; None where ``teachers`` are given.
+        teachers: The teachers by name, each a dict with ``teacher`` (a config or a built model), ``teacher_ckpt`` (path
+            or address of its weights, ``'random'`` for none on purpose, None where ``teacher`` carries its weights
+            already), ``trust_checkpoint`` (whether that file may run code of its own while it is read),
+            ``teacher_scale`` (size of the images that it sees in those of the student) and ``same_classes`` (whether
+            its outputs are compared class by class, so that a teacher of other classes is refused).
         distiller: Config of the distiller: recorders, connectors, losses and what reaches which.
-        teacher_ckpt: Path or address of the teacher's weights, ``'random'`` for none on purpose; None where ``teacher``
-            carries its weights already.
         inherit: Whether the student's neck and heads start from the teacher's weights: True, False, ``'auto'`` for
             "where all of them agree in name and shape", or the name of one of several teachers.
-        trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
         student_loss_weights: Factors on the student's own losses, by the start of their names (``'decode.loss'``), for
             methods that mix hard and soft losses; the others stay as they are.
         soft_terms: The term, ``'<loss>.<term>'``, that each of these factors makes room for: where a schedule lowers
             its weight, the factor rises to 1.
-        same_classes: Whether the outputs of both models are compared class by class, so that a teacher of other
-            classes is refused.
-        teacher_scale: Size of the images that the teacher sees in those of the student.
-        teachers: Several teachers by name, each a dict with ``teacher``, ``teacher_ckpt``, ``trust_checkpoint``,
-            ``same_classes`` and ``teacher_scale`` as above.
         adversaries: Optimizers and schedules of the losses with a discriminator, by the name of the loss; arguments of
             :class:`mmkd_plugin.algorithms.adversary.Adversary`.
         data_preprocessor: Preprocessor of the batch; the student's own by default.
@@ -66,16 +61,11 @@ class DistillAlgorithm(BaseAlgorithm):
     def __init__(
         self,
         architecture: dict | nn.Module,
-        teacher: dict | nn.Module | LoadedTeacher | None = None,
-        distiller: dict | Distiller | None = None,
-        teacher_ckpt: str | None = None,
+        teachers: dict[str, dict],
+        distiller: dict | Distiller,
         inherit: bool | str = False,
-        trust_checkpoint: bool = False,
         student_loss_weights: dict[str, float] | None = None,
         soft_terms: dict[str, str] | None = None,
-        same_classes: bool = False,
-        teacher_scale: float = 1.0,
-        teachers: dict[str, dict] | None = None,
         adversaries: dict[str, dict] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -93,10 +83,6 @@ class DistillAlgorithm(BaseAlgorithm):
             name: Adversary(self.distiller.distill_losses[name], **options)
             for name, options in (adversaries or {}).items()
         }
-        if teachers is None:
-            assert teacher is not None
-            only = dict(teacher=teacher, teacher_ckpt=teacher_ckpt, trust_checkpoint=trust_checkpoint)
-            teachers = {SINGLE: dict(only, same_classes=same_classes, teacher_scale=teacher_scale)}
         self.teachers = {name: self._freeze(**options) for name, options in teachers.items()}
         self.distiller.prepare_from_student(self.architecture)
         self.distiller.prepare_from_teachers({name: item.model for name, item in self.teachers.items()})

@@ -3,84 +3,94 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, Union
+from typing import Any, Dict, Optional, Union
 
-from mmkd_plugin.distillers.distiller import LEVEL, SINGLE
-from mmkd_plugin.errors import DistillError, nearest
-from mmkd_plugin.methods import METHODS, Method
-from mmkd_plugin.utilities.typed import from_dict
+from typing_extensions import Annotated
+
+from mmkd_plugin.distillers.distiller import LEVEL
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.methods import Method
+from mmkd_plugin.methods.lookup import find_method
+from mmkd_plugin.utilities.settings import Factor, PowerOf, check_all, from_dict, settings_of
+
+ONLY = 'teacher'
+"""Name of the teacher where the user gives it none, because there is one."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class TeacherBlock:
     """One teacher.
 
     Attributes:
-        teacher: Zoo name, path of a config file, or a config dict.
-        teacher_ckpt: Path or address of its weights; ``'random'`` for none on purpose.
+        teacher: Zoo name (``mmdet::...``), path of a config file, or a config dict, whole or the model alone.
+        teacher_ckpt: Path or address of its weights, or ``package::path`` for a file beside a package's configs;
+            ``'random'`` accepts an untrained teacher on purpose.
         trust_checkpoint: Whether its file may run code of its own while it is read.
-        teacher_scale: Size of the images that it sees in those of the student, a power of 2.
-        weight: Factor on the weights of all methods that it teaches.
+        teacher_scale: Size of the images that it sees in those of the student, a power of 2, so that a cell of one
+            model covers the same pixels as one of the other's.
+        loss_weight: Factor on the weights of all methods that it teaches.
     """
 
-    teacher: Union[str, dict, None] = None  # noqa: UP007
-    teacher_ckpt: Union[str, None] = None  # noqa: UP007
+    teacher: Union[str, Dict[str, Any], None] = None
+    teacher_ckpt: Optional[str] = None
     trust_checkpoint: bool = False
-    teacher_scale: float = 1.0
-    weight: float = 1.0
-
-    def check(self, where: str) -> None:
-        """Refuse numbers that no teacher can work with.
-
-        Raises:
-            DistillError: On a scale that is no power of 2, or a negative weight.
-        """
-        if self.teacher_scale <= 0 or math.frexp(self.teacher_scale)[0] != 0.5:
-            raise DistillError(
-                f'"{where}.teacher_scale" is {self.teacher_scale:g}; it must be a power of 2, such as 2, so that a '
-                "cell of one model covers the same pixels as one of the other's."
-            )
-        if self.weight < 0:
-            raise DistillError(f'"{where}.weight" is {self.weight:g}; it must not be negative.')
+    teacher_scale: Annotated[float, PowerOf(2)] = 1.0
+    loss_weight: Factor = 1.0
 
 
-@dataclasses.dataclass
-class DistillBlock:
-    """What a user may write under ``distill``.
+@dataclasses.dataclass(frozen=True)
+class WrittenBlock:
+    """The keys that a user may write under ``distill``.
 
     Attributes:
-        teacher: Zoo name, path of a config file, or a config dict.
-        teacher_ckpt: Path or address of the teacher's weights; ``'random'`` for none on purpose.
-        teachers: Several teachers instead, by names of the user's choice; each has the keys of :class:`TeacherBlock`,
-            and each method says with ``teacher`` which of them it follows.
-        methods: Method configs by a name of the user's choice; each has a ``type`` and that method's own keys.
-        inherit: Whether the student's neck and heads start from the teacher's weights; ``'auto'`` where they agree; of
-            several teachers, the name of the one.
+        teacher: Zoo name (``mmdet::...``), path of a config file, or a config dict, whole or the model alone.
+        teacher_ckpt: Path or address of its weights, or ``package::path`` for a file beside a package's configs;
+            ``'random'`` accepts an untrained teacher on purpose.
+        teachers: Several teachers instead of the two keys above, by names of your choice.
+        methods: Methods by a name of your choice; each has a ``type`` and its own keys; ``None`` removes an inherited
+            one.
+        inherit: Whether the student's neck and heads start from the teacher's weights: ``True`` refuses where they
+            differ, ``'auto'`` copies nothing there; of several teachers, the name of one.
         trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
         teacher_scale: Size of the images that the teacher sees in those of the student, a power of 2.
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
-    # Python 3.9 cannot evaluate "X | Y", and the types are evaluated to check what the user wrote.
-    teacher: Union[str, dict, None] = None  # noqa: UP007
-    teacher_ckpt: Union[str, None] = None  # noqa: UP007
-    teachers: dict = dataclasses.field(default_factory=dict)
-    methods: dict = dataclasses.field(default_factory=dict)
-    inherit: Union[bool, str] = False  # noqa: UP007
+    teacher: Union[str, Dict[str, Any], None] = None
+    teacher_ckpt: Optional[str] = None
+    teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    methods: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    inherit: Union[bool, str] = False
     trust_checkpoint: bool = False
-    teacher_scale: float = 1.0
+    teacher_scale: Annotated[float, PowerOf(2)] = 1.0
+    self_check: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillBlock:
+    """A checked block.
+
+    Attributes:
+        teachers: All teachers by name; one to which the user gave no name is ``ONLY``.
+        methods: The methods that have a weight, by name; each knows its teacher.
+        inherit: Whether the student's neck and heads start from a teacher's weights, or the name of that teacher.
+        self_check: Whether the first step prints its table and stops the run on a fault.
+    """
+
+    teachers: Dict[str, TeacherBlock]
+    methods: Dict[str, Method]
+    inherit: Union[bool, str] = False
     self_check: bool = True
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> DistillBlock:
-        """Check a block; its methods become :class:`Method` objects, those of weight zero are dropped.
+    def parse(cls, values: Dict[str, Any]) -> DistillBlock:
+        """Check what a user wrote; nothing is built.
 
         Args:
-            values: The dict under ``distill``.
+            values: The dict under ``distill``; it is left as it is.
 
         Returns:
-            The checked block.
+            The checked block, without the methods of weight 0.
 
         Raises:
             DistillError: On an unknown key, an unknown method, a wrong type or a missing method.
@@ -89,86 +99,27 @@ class DistillBlock:
             raise DistillError(
                 f'"distill" is {values!r}; it must be a dict such as dict(teacher=..., teacher_ckpt=...).'
             )
-        block = from_dict(cls, values, 'distill')
-        if not [name for name in block.methods if name != '_scope_']:
+        written = WrittenBlock(**check_all(values, settings_of(WrittenBlock), 'distill'))
+        if not [name for name in written.methods if name != '_scope_']:
             raise DistillError(
                 'The distill block names no method; inherit a recipe such as "mmkd_plugin::_base_/fgd/one_stage.py" or '
                 "set distill.methods=dict(fgd=dict(type='FGD'))."
             )
-        block.teachers = block._parse_teachers()
+        teachers = _parse_teachers(written)
         methods = {}
-        for name, method in block.methods.items():
-            if name == '_scope_' or method is None:
-                continue
-            methods[name] = _parse_method(name, method)
-        for name, method in methods.items():
-            method.teacher = block._teacher_of(name, method)
-            method.weight *= block.teachers[method.teacher].weight
-        block.methods = {name: method for name, method in methods.items() if method.active}
-        block._check_inherit()
-        return block
+        for name, value in written.methods.items():
+            if name != '_scope_' and value is not None:
+                method = _parse_method(name, value)
+                method.teacher = _teacher_of(name, method, teachers)
+                methods[name] = method.scaled(teachers[method.teacher].loss_weight)
+        _check_inherit(written.inherit, teachers)
+        active = {name: method for name, method in methods.items() if method.active}
+        return cls(teachers, active, written.inherit, written.self_check)
 
-    @property
-    def several(self) -> bool:
-        """Whether teachers have names."""
-        return SINGLE not in self.teachers
-
-    def used_teachers(self) -> dict[str, TeacherBlock]:
+    def used_teachers(self) -> Dict[str, TeacherBlock]:
         """The teachers that a method with a weight, or inheriting, needs."""
         used = {method.teacher for method in self.methods.values()} | {self.inherit}
         return {name: teacher for name, teacher in self.teachers.items() if name in used}
-
-    def _parse_teachers(self) -> dict[str, TeacherBlock]:
-        """All teachers by name; one without a name is ``SINGLE``."""
-        named = {name: value for name, value in self.teachers.items() if name != '_scope_' and value is not None}
-        if not named:
-            keys = [field.name for field in dataclasses.fields(TeacherBlock) if field.name != 'weight']
-            only = TeacherBlock(**{key: getattr(self, key) for key in keys})
-            only.check('distill')
-            return {SINGLE: only}
-        given = [key for key in ('teacher', 'teacher_ckpt') if getattr(self, key) is not None]
-        if given:
-            raise DistillError(
-                f'The distill block has "teachers" and "{given[0]}"; move the latter into distill.teachers.<name>.'
-            )
-        teachers = {}
-        for name, values in named.items():
-            where = f'distill.teachers.{name}'
-            if not name.isidentifier() or name == SINGLE:
-                raise DistillError(f'"{name}" cannot name a teacher; use letters, digits and underscores.')
-            if not isinstance(values, dict):
-                raise DistillError(f'"{where}" must be a dict such as dict(teacher=..., teacher_ckpt=...).')
-            teachers[name] = from_dict(TeacherBlock, values, where)
-            teachers[name].check(where)
-        return teachers
-
-    def _teacher_of(self, name: str, method: Method) -> str:
-        """Name of the teacher that a method follows."""
-        if method.teacher is None and len(self.teachers) == 1:
-            return next(iter(self.teachers))
-        if method.teacher is None or method.teacher not in self.teachers:
-            known = '' if self.several else ', and the block has one teacher without a name'
-            missing = f'is {method.teacher!r}, which is no teacher{known}' if method.teacher else 'is not set'
-            raise DistillError(
-                f'"distill.methods.{name}.teacher" {missing}; '
-                + (f'name one of {", ".join(self.teachers)}.' if self.several else 'leave it out.')
-            )
-        return method.teacher
-
-    def _check_inherit(self) -> None:
-        """Refuse to inherit from nobody in particular."""
-        if not self.inherit or self.inherit in self.teachers:
-            return
-        if self.inherit not in (True, 'auto'):
-            raise DistillError(
-                f'"distill.inherit" is {self.inherit!r}; it must be True or False or '
-                + (f'the name of a teacher: {", ".join(self.teachers)}.' if self.several else "'auto'.")
-            )
-        if len(self.teachers) > 1:
-            raise DistillError(
-                f'"distill.inherit" is {self.inherit!r}, but there are several teachers; name the one to inherit from: '
-                f'{", ".join(self.teachers)}.'
-            )
 
     def require_teacher(self) -> None:
         """Refuse to train without a teacher.
@@ -177,7 +128,7 @@ class DistillBlock:
             DistillError: If the teacher or its checkpoint is not named.
         """
         for name, teacher in self.used_teachers().items():
-            where = f'distill.teachers.{name}' if self.several else 'distill'
+            where = 'distill' if name == ONLY else f'distill.teachers.{name}'
             if teacher.teacher is None:
                 raise DistillError(
                     f'The distill block names no teacher; set {where}.teacher to a zoo name, a config file or a config '
@@ -190,15 +141,69 @@ class DistillBlock:
                 )
 
 
+def _parse_teachers(written: WrittenBlock) -> Dict[str, TeacherBlock]:
+    """All teachers by name."""
+    named = {name: value for name, value in written.teachers.items() if name != '_scope_' and value is not None}
+    keys = [key for key in settings_of(TeacherBlock) if key in settings_of(WrittenBlock)]
+    if not named:
+        return {ONLY: TeacherBlock(**{key: getattr(written, key) for key in keys})}
+    given = [key for key in keys if getattr(written, key) != settings_of(WrittenBlock)[key].default]
+    if given:
+        raise DistillError(
+            f'The distill block has "teachers" and "{given[0]}"; move the latter into distill.teachers.<name>.'
+        )
+    teachers = {}
+    for name, values in named.items():
+        where = f'distill.teachers.{name}'
+        if not name.isidentifier() or name == ONLY:
+            raise DistillError(f'"{name}" cannot name a teacher; use letters, digits and underscores.')
+        if not isinstance(values, dict):
+            raise DistillError(f'"{where}" must be a dict such as dict(teacher=..., teacher_ckpt=...).')
+        teachers[name] = from_dict(TeacherBlock, values, where, dict(weight='loss_weight'))
+    return teachers
+
+
 def _parse_method(name: str, values: Any) -> Method:
+    """One method."""
     where = f'distill.methods.{name}'
     if not name.isidentifier() or LEVEL in name:
         raise DistillError(f'"{name}" cannot name a method; use letters, digits and underscores, without "{LEVEL}".')
-    if isinstance(values, Method):
-        return values
     if not isinstance(values, dict) or 'type' not in values:
         raise DistillError(f'"{where}" must be a dict with a "type", for instance dict(type=\'FGD\').')
-    kind = values['type']
-    if kind not in METHODS:
-        raise DistillError(f'"{where}.type" is {kind!r}, which is no method: {nearest(str(kind), METHODS)}')
-    return from_dict(METHODS[kind], {key: value for key, value in values.items() if key != 'type'}, where)
+    kind = find_method(values['type'], f'{where}.type')
+    if not issubclass(kind, Method):
+        raise DistillError(
+            f'"{where}.type" is {kind.__name__}, which is no method; derive it from mmkd_plugin.methods.Method.'
+        )
+    return kind.parse({key: value for key, value in values.items() if key != 'type'}, where)
+
+
+def _teacher_of(name: str, method: Method, teachers: Dict[str, TeacherBlock]) -> str:
+    """Name of the teacher that a method follows."""
+    if method.teacher is None and len(teachers) == 1:
+        return next(iter(teachers))
+    if method.teacher is None or method.teacher not in teachers:
+        unnamed = ONLY in teachers
+        known = ', and the block has one teacher without a name' if unnamed else ''
+        missing = f'is {method.teacher!r}, which is no teacher{known}' if method.teacher else 'is not set'
+        raise DistillError(
+            f'"distill.methods.{name}.teacher" {missing}; '
+            + ('leave it out.' if unnamed else f'name one of {", ".join(teachers)}.')
+        )
+    return method.teacher
+
+
+def _check_inherit(inherit: Union[bool, str], teachers: Dict[str, TeacherBlock]) -> None:
+    """Refuse to inherit from nobody in particular."""
+    if not inherit or inherit in teachers:
+        return
+    if inherit not in (True, 'auto'):
+        raise DistillError(
+            f'"distill.inherit" is {inherit!r}; it must be True or False or '
+            + ("'auto'." if ONLY in teachers else f'the name of a teacher: {", ".join(teachers)}.')
+        )
+    if len(teachers) > 1:
+        raise DistillError(
+            f'"distill.inherit" is {inherit!r}, but there are several teachers; name the one to inherit from: '
+            f'{", ".join(teachers)}.'
+        )

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Dict, List
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmkd_plugin.block.block import DistillBlock, TeacherBlock
-from mmkd_plugin.distillers.distiller import SINGLE
+from mmkd_plugin.block.block import DistillBlock
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Parts
 from mmkd_plugin.probe.models import ModelPair, probe
 from mmkd_plugin.teachers.frozen import build_teacher, model_config
 from mmkd_plugin.utilities.rng import isolated_rng
 
-STATE_HOOK = dict(type='mmkd_plugin.DistillStateHook')
-ADVERSARIAL_HOOK = dict(type='mmkd_plugin.AdversarialHook')
-CHECK_HOOK = dict(type='mmkd_plugin.SelfCheckHook')
-
 
 def expand_block(
-    block: DistillBlock, student: nn.Module, teachers: dict[str, nn.Module], sources: dict[str, Any]
-) -> dict[str, Any]:
+    block: DistillBlock, student: nn.Module, teachers: Dict[str, nn.Module], sources: Dict[str, Any]
+) -> Dict[str, Any]:
     """Write what the block's methods are for built models.
 
     Args:
@@ -39,37 +34,42 @@ def expand_block(
     """
     taps = probe(student, 'student')
     parts = Parts()
-    several: dict[str, dict] = {}
+    options: Dict[str, Dict[str, Any]] = {}
     for name, teacher in teachers.items():
-        scale = block.teachers[name].teacher_scale
+        settings = block.teachers[name]
+        scale = settings.teacher_scale
         models = ModelPair(taps, probe(teacher, 'teacher').seen_at(scale), scale)
         of_teacher = Parts()
         for key, method in block.methods.items():
             if method.teacher == name:
-                pieces = method.expand(key, models)
-                pieces.follow(method, f'distill.methods.{key}')
-                of_teacher.merge(pieces)
-        options = _teacher_options(block.teachers[name], sources[name])
+                of_teacher.merge(method.expand_scheduled(key, models))
+        options[name] = dict(
+            teacher=sources[name], teacher_ckpt=settings.teacher_ckpt, trust_checkpoint=settings.trust_checkpoint
+        )
         if of_teacher.same_classes:
-            options['same_classes'] = True
-        several[name] = options
-        parts.merge(of_teacher.for_teacher(name) if block.several else of_teacher)
-    arguments = parts.to_dict()
-    arguments.pop('same_classes', None)
-    arguments.update(dict(teachers=several) if block.several else several.get(SINGLE, {}))
-    return dict(arguments, inherit=block.inherit)
+            options[name]['same_classes'] = True
+        if scale != 1:
+            options[name]['teacher_scale'] = scale
+        parts.merge(of_teacher.of_teacher(name))
+    return dict(teachers=options, distiller=parts.distiller(), inherit=block.inherit, **parts.options())
 
 
-def _teacher_options(teacher: TeacherBlock, source: Any) -> dict[str, Any]:
-    """One teacher as the algorithm takes it; the scale is left out at its default."""
-    options = dict(teacher=source, teacher_ckpt=teacher.teacher_ckpt, trust_checkpoint=teacher.trust_checkpoint)
-    return dict(options, teacher_scale=teacher.teacher_scale) if teacher.teacher_scale != 1 else options
+def required_hooks(adversaries: bool, self_check: bool) -> List[Dict[str, Any]]:
+    """The hooks that a distilled run needs.
 
+    Args:
+        adversaries: Whether discriminators are trained.
+        self_check: Whether the first step is looked at.
 
-def hooks(block: DistillBlock, adversarial: bool) -> list[dict]:
-    """The hooks that a distilled run needs; ``adversarial`` where a discriminator is trained."""
-    adversary = [dict(ADVERSARIAL_HOOK)] if adversarial else []
-    return [dict(STATE_HOOK), *adversary, *([dict(CHECK_HOOK)] if block.self_check else [])]
+    Returns:
+        Their configs.
+    """
+    names = [
+        'DistillStateHook',
+        *(['AdversarialHook'] if adversaries else []),
+        *(['SelfCheckHook'] if self_check else []),
+    ]
+    return [dict(type=f'mmkd_plugin.{name}') for name in names]
 
 
 def expand_config(cfg: Config) -> Config:
@@ -106,5 +106,6 @@ def expand_config(cfg: Config) -> Config:
         architecture=cfg.model,
         **expand_block(block, student, teachers, configs),
     )
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks(block, 'adversaries' in cfg.model)]
+    wanted = required_hooks('adversaries' in cfg.model, block.self_check)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *wanted]
     return cfg

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.nested import tensors_of
+from mmkd_plugin.utilities.precision import full_precision
 from mmkd_plugin.utilities.resize import resize_map
-
-SINGLE = 'teacher'
-"""Name of the teacher where there is one."""
 
 LEVEL = '_level'
 """Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
+
+
+_OWN_KEYS = ('like', 'align_corners')
+"""What a mapping entry may hold besides MMRazor's keys."""
 
 
 @MODELS.register_module()
@@ -28,11 +30,11 @@ class Distiller(ConfigurableDistiller):
     """Feed the losses from the recorders.
 
     It takes MMRazor's keys (``student_recorders``, ``teacher_recorders``, ``connectors``, ``distill_losses``,
-    ``loss_forward_mappings``) and adds: a loss may return several named terms; losses named ``<name>_level<i>`` are
-    logged together; an argument may be a list of records, each with its own connector; an entry with
-    ``like='<argument>'`` is resized bilinearly to the size of that argument; a teacher recorder may name its
-    ``teacher``, where there are several; losses run in float32 whatever the precision of the models; weights follow
-    schedules; records are released after the step.
+    ``loss_forward_mappings``) and adds: a loss with ``terms`` has these scheduled and logged one by one; losses named
+    ``<name>_level<i>`` are logged together; an argument may be a list of records, each with its own connector; an entry
+    with ``like='<argument>'`` is resized bilinearly to the size of that argument, with aligned corners where it says
+    ``align_corners=True``; a teacher recorder names its ``teacher``, the only one by default; losses run in float32
+    whatever the precision of the models; weights follow schedules; records are released after the step.
 
     Args:
         schedules: Arguments of :class:`~mmkd_plugin.distillers.schedule.WeightSchedule` by loss, or by
@@ -42,9 +44,9 @@ class Distiller(ConfigurableDistiller):
 
     def __init__(self, schedules: dict[str, dict] | None = None, **kwargs: Any) -> None:
         recorders = copy.deepcopy(kwargs.pop('teacher_recorders', None) or {})
-        owners = {name: recorder.pop('teacher', SINGLE) for name, recorder in recorders.items()}
+        owners = {name: recorder.pop('teacher', None) for name, recorder in recorders.items()}
         super().__init__(teacher_recorders=recorders, **kwargs)
-        self.teacher_of: dict[str, str] = owners
+        self.teacher_of: dict[str, str | None] = owners
         self.terms: dict[str, dict[str, Tensor]] = {}
         self.progress: Progress | None = None
         self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
@@ -84,7 +86,9 @@ class Distiller(ConfigurableDistiller):
             DistillError: If a recorder names a teacher that does not exist.
         """
         for name, recorder in self.teacher_recorders.recorders.items():
-            teacher = self.teacher_of[name]
+            if self.teacher_of[name] is None and len(models) == 1:
+                self.teacher_of[name] = next(iter(models))
+            teacher = str(self.teacher_of[name])
             if teacher not in models:
                 raise DistillError(f'The recorder "{name}" is of teacher "{teacher}": {nearest(teacher, models)}')
             recorder.initialize(models[teacher])
@@ -154,13 +158,7 @@ class Distiller(ConfigurableDistiller):
         self.terms = {}
         active = self.active_losses()
         for name in active:
-            arguments = self.arguments(name)
-            tensors: list[Tensor] = []
-            _map(tensors.append, list(arguments.values()))
-            device = tensors[0].device if tensors else torch.device('cpu')
-            with torch.autocast(device.type, enabled=False):
-                result = self._run(name, {key: _map(_full, item) for key, item in arguments.items()})
-            values = result if isinstance(result, dict) else {'': result}
+            values = self._run(name, self.arguments(name))
             if self.schedules:
                 self._terms_seen.update(values)
                 whole, _, own = self._factors(name)
@@ -179,9 +177,9 @@ class Distiller(ConfigurableDistiller):
                 if 'like' not in record:
                     continue
                 if isinstance(entry, list):
-                    arguments[key][index] = _like(arguments[key][index], arguments[record['like']][index])
+                    arguments[key][index] = _resized(arguments[key][index], arguments[record['like']][index], record)
                 else:
-                    arguments[key] = _like(arguments[key], arguments[record['like']])
+                    arguments[key] = _resized(arguments[key], arguments[record['like']], record)
         return arguments
 
     def compute_distill_losses(self) -> dict[str, Tensor]:
@@ -205,7 +203,7 @@ class Distiller(ConfigurableDistiller):
         for record in _entries(self.loss_forward_mappings[name]):
             if record['from_student']:
                 where = {key: record[key] for key in plain if key in record}
-                _map(found.append, self.get_record(from_student=True, **where))
+                found += tensors_of(self.get_record(from_student=True, **where))
         return [feature for feature in found if feature.is_floating_point()]
 
     def release_records(self) -> None:
@@ -247,14 +245,16 @@ class Distiller(ConfigurableDistiller):
         names = [entry['connector'] for entry in entries if entry.get('connector')]
         return [self.distill_losses[loss], *(self.connectors[name] for name in names)]
 
-    def _run(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Call a loss; what it refuses is told as a mistake of the user, with the loss's name."""
+    def _run(self, name: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
+        """The terms of a loss, in float32; what it refuses is told as a mistake of the user, with the loss's name."""
+        loss: Any = self.distill_losses[name]
         try:
-            return self.distill_losses[name](**arguments)
+            result = full_precision(getattr(loss, 'terms', loss))(**arguments)
         except DistillError:
             raise
         except ValueError as error:
             raise DistillError(f'In "{name}": {error}') from error
+        return result if isinstance(result, dict) else {'': result}
 
     def _records(self, from_student: bool, losses: Iterable[str] | None = None) -> list[dict]:
         """The entries of some losses' mappings, by default of all, that read one side."""
@@ -268,7 +268,7 @@ class Distiller(ConfigurableDistiller):
         """The record of a mapping entry, behind its connector; a list of them where the entry is a list."""
         if isinstance(entry, list):
             return [self._read(record) for record in entry]
-        return self.get_record(**{key: value for key, value in entry.items() if key != 'like'})
+        return self.get_record(**{key: value for key, value in entry.items() if key not in _OWN_KEYS})
 
     def _check_loss_forward_mappings(
         self, losses: Any, loss_forward_mappings: dict, student_recorders: Any, teacher_recorders: Any
@@ -292,20 +292,7 @@ def _entries(mapping: dict) -> list[dict]:
     return [record for entry in mapping.values() for record in _as_list(entry)]
 
 
-def _map(function: Callable[[Tensor], Any], record: Any) -> Any:
-    """Apply a function to every tensor of a record."""
-    if isinstance(record, Tensor):
-        return function(record)
-    if isinstance(record, (list, tuple)):
-        return [_map(function, item) for item in record]
-    return record
-
-
-def _like(feature: Tensor, other: Tensor) -> Tensor:
+def _resized(feature: Tensor, other: Tensor, record: dict) -> Tensor:
     """A feature map in the size of another."""
-    return resize_map(feature, (other.shape[-2], other.shape[-1]))
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """At least single precision."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    size = (other.shape[-2], other.shape[-1])
+    return resize_map(feature, size, align_corners=record.get('align_corners', False))

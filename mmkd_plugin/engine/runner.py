@@ -12,15 +12,13 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm, build_teacher
-from mmkd_plugin.block import DistillBlock, expand_block
+from mmkd_plugin.block import DistillBlock, expand_block, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
-from mmkd_plugin.engine.adversarial_hook import AdversarialHook
 from mmkd_plugin.engine.classes import check_classes
 from mmkd_plugin.engine.data import require_annotations
-from mmkd_plugin.engine.self_check import SelfCheckHook
-from mmkd_plugin.engine.state_hook import DistillStateHook, algorithm_of
+from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.registry import RUNNERS
+from mmkd_plugin.registry import HOOKS, RUNNERS
 from mmkd_plugin.teachers.frozen import model_config
 
 
@@ -158,12 +156,10 @@ class DistillRunner(Runner):
 
     def _register_missing_hooks(self) -> None:
         """Add the hooks of a distilled run that the config does not name itself."""
-        wanted = [DistillStateHook()]
         algorithm = algorithm_of(self)
-        if algorithm is not None and algorithm.adversaries:
-            wanted.append(AdversarialHook())
-        if self._block is not None and self._block.self_check:
-            wanted.append(SelfCheckHook())
-        for hook in wanted:
+        adversaries = algorithm is not None and bool(algorithm.adversaries)
+        self_check = self._block is not None and self._block.self_check
+        for config in required_hooks(adversaries, self_check):
+            hook = HOOKS.build(config)
             if not any(isinstance(present, type(hook)) for present in self.hooks):
                 self.register_hook(hook)

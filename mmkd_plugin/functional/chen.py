@@ -11,7 +11,7 @@ from mmkd_plugin.utilities.precision import full_precision
 
 FORMS = ('bounded', 'l2')
 NORMS = ('l2', 'l1')
-REDUCTIONS = ('mean', 'batch', 'sum')
+REDUCTIONS = ('mean', 'batchmean', 'sum')
 
 
 @full_precision
@@ -162,7 +162,7 @@ def hint_loss(student: Tensor, teacher: Tensor, *, norm: str = 'l2', reduction: 
         student: Adapted student feature, ``(N, ...)``; gradients flow to it.
         teacher: Teacher feature, ``(N, ...)``; detached.
         norm: ``'l2'`` (squared) or ``'l1'``.
-        reduction: Divide by the number of elements (``'mean'``), of images (``'batch'``) or not (``'sum'``).
+        reduction: Divide by the number of elements (``'mean'``), of images (``'batchmean'``) or not (``'sum'``).
 
     Returns:
         Scalar.
@@ -180,4 +180,4 @@ def hint_loss(student: Tensor, teacher: Tensor, *, norm: str = 'l2', reduction: 
     require_choice('reduction', reduction, REDUCTIONS)
     difference = student - teacher.detach()
     total = (difference**2 if norm == 'l2' else difference.abs()).sum()
-    return total / {'mean': difference.numel(), 'batch': len(difference), 'sum': 1}[reduction]
+    return total / {'mean': difference.numel(), 'batchmean': len(difference), 'sum': 1}[reduction]

@@ -1,27 +1,37 @@
-"""Methods that a ``distill`` block can name, by their ``type``."""
+"""Distillation methods: what a ``distill`` block can name as a ``type``, and the losses they are made of."""
 
-from mmkd_plugin.methods.base import Method, Parts
-from mmkd_plugin.methods.chen import Chen
+from mmkd_plugin.methods.base import Method
+from mmkd_plugin.methods.chen import Chen, ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
 from mmkd_plugin.methods.feature import Feature
-from mmkd_plugin.methods.fgd import FGD
-from mmkd_plugin.methods.fgi import FGI
-from mmkd_plugin.methods.pspnet_kd import PSPNetKD
-from mmkd_plugin.methods.structured_seg import Holistic, PairWise, PixelWise
-
-METHODS: dict[str, type[Method]] = {
-    method.__name__: method for method in (Chen, FGD, FGI, Feature, Holistic, PSPNetKD, PairWise, PixelWise)
-}
+from mmkd_plugin.methods.fgd import FGD, FGDLoss
+from mmkd_plugin.methods.fgi import FGI, FGILoss
+from mmkd_plugin.methods.holistic import Holistic, HolisticLoss
+from mmkd_plugin.methods.level import LevelMethod
+from mmkd_plugin.methods.loss import DistillLoss
+from mmkd_plugin.methods.parts import Parts
+from mmkd_plugin.methods.pspnet_kd import PSPNetKD, PSPNetKDLoss
+from mmkd_plugin.methods.structured_seg import PairWise, PairWiseLoss, PixelWise, PixelWiseLoss
 
 __all__ = [
     'Chen',
+    'ChenClassificationLoss',
+    'ChenHintLoss',
+    'ChenRegressionLoss',
+    'DistillLoss',
     'FGD',
+    'FGDLoss',
     'FGI',
-    'METHODS',
+    'FGILoss',
     'Feature',
     'Holistic',
+    'HolisticLoss',
+    'LevelMethod',
     'Method',
     'PSPNetKD',
+    'PSPNetKDLoss',
     'PairWise',
+    'PairWiseLoss',
     'Parts',
     'PixelWise',
+    'PixelWiseLoss',
 ]

@@ -1,23 +1,201 @@
-"""Chen et al. 2017 in the ``distill`` block."""
+"""Chen et al., NIPS 2017: distillation of a detector's classes, boxes and features."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Dict, List, Optional, Tuple, Union
 
 from mmengine.logging import print_log
+from torch import Tensor
+from typing_extensions import Literal
 
-from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods.base import Method, Parts
+from mmkd_plugin.functional.chen import (
+    bounded_regression,
+    hint_loss,
+    squared_distance,
+    weighted_soft_binary_cross_entropy,
+    weighted_soft_cross_entropy,
+)
+from mmkd_plugin.methods.base import Method
+from mmkd_plugin.methods.loss import DistillLoss
+from mmkd_plugin.methods.parts import Entry, Parts, level_name
 from mmkd_plugin.probe.boxes import BoxHeadPair
 from mmkd_plugin.probe.models import ModelPair
-from mmkd_plugin.recorders.samples import AnchorSamplesRecorder, RoISamplesRecorder
+from mmkd_plugin.registry import METHODS, MODELS
+from mmkd_plugin.utilities.averaging import average
+from mmkd_plugin.utilities.distributed import mean_over_ranks
+from mmkd_plugin.utilities.settings import Factor, Positive, Share
 
 _LABELS = {'rpn_head': 'rpn', 'bbox_head': 'dense', 'roi_head.bbox_head': 'roi'}
 """What a head is called in the names of losses."""
 
 
+@MODELS.register_module()
+class ChenClassificationLoss(DistillLoss):
+    r"""The soft part of the paper's classification loss, :math:`\mu L_{hard} + (1 - \mu) L_{soft}`.
+
+    The hard part is the student's own loss, which its owner weighs with mu. Student and teacher must have seen the same
+    proposals: the student's sampled anchors or RoIs.
+
+    Args:
+        mu: Share of the student's own classification losses; the teacher's soft ones have 1 - mu, so that 1 switches
+            classification off.
+        background_weight: Weight of the background's column, or of "not this class" where each has a sigmoid; 1 is the
+            paper's unweighted ablation.
+        background_index: Column of the background among softmax logits; the last one in MMDetection.
+        temperature: Of both softmaxes or sigmoids; the paper found 1 best.
+        sigmoid: Whether each column passes a sigmoid (region proposal networks, RetinaNet) instead of all a softmax.
+        loss_weight: Factor on all terms; 0 switches the method off.
+    """
+
+    def __init__(
+        self,
+        mu: Share = 0.5,
+        background_weight: Factor = 1.5,
+        background_index: int = -1,
+        temperature: Positive = 1.0,
+        sigmoid: bool = False,
+        loss_weight: Factor = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weight = (1 - mu) * loss_weight
+        self.background_weight = background_weight
+        self.background_index = background_index
+        self.temperature = temperature
+        self.sigmoid = sigmoid
+
+    def terms(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Union[Tensor, float, None] = None,
+    ) -> Dict[str, Tensor]:
+        """The weighted term; nothing where its weight is 0.
+
+        Args:
+            student: Logits, ``(..., C)``.
+            teacher: Logits for the same proposals, ``(..., C)``; detached.
+            weight: Of each proposal, ``(...)``: 0 for those that were not sampled; None for 1.
+            avg_factor: What the sum is divided by; None for the sum of the weights, averaged over ranks.
+
+        Returns:
+            A scalar under ``'soft'``.
+
+        Raises:
+            ValueError: If the logits differ in shape.
+        """
+        if not self.weight:
+            return {}
+        options = {'background_weight': self.background_weight, 'temperature': self.temperature}
+        if self.sigmoid:
+            losses = weighted_soft_binary_cross_entropy(student, teacher, **options)
+        else:
+            losses = weighted_soft_cross_entropy(student, teacher, background_index=self.background_index, **options)
+        if avg_factor is None:
+            avg_factor = mean_over_ranks(losses.new_full((), losses.numel()) if weight is None else weight.sum())
+        return {'soft': self.weight * average(losses, weight, avg_factor)}
+
+
+@MODELS.register_module()
+class ChenRegressionLoss(DistillLoss):
+    r"""The teacher's part of the paper's regression loss, :math:`SmoothL1 + \nu L_b`.
+
+    The smooth L1 part is the student's own loss. Only proposals with a regression target may have a weight.
+
+    Args:
+        form: ``'bounded'``, or ``'l2'``: the squared distance to the teacher's boxes, the paper's ablation.
+        margin: How much better than the teacher a box must be to be left alone, in squared encoded distance; the paper
+            gives no value.
+        loss_weight: Nu; 0 switches regression off.
+    """
+
+    def __init__(
+        self, form: Literal['bounded', 'l2'] = 'bounded', margin: float = 0.0, loss_weight: Factor = 0.5
+    ) -> None:
+        super().__init__()
+        self.weight = loss_weight
+        self.form = form
+        self.margin = margin
+
+    def terms(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        target: Tensor,
+        weight: Optional[Tensor] = None,
+        avg_factor: Union[Tensor, float, None] = None,
+    ) -> Dict[str, Tensor]:
+        """The weighted term; nothing where its weight is 0.
+
+        Args:
+            student: Regressed boxes, ``(..., 4)``.
+            teacher: The teacher's for the same proposals, ``(..., 4)``; detached.
+            target: The truth in the same encoding, ``(..., 4)``.
+            weight: Of each proposal, ``(...)``: 1 for positives, 0 for others; None for 1.
+            avg_factor: What the sum is divided by, as in the student's own regression loss; None for the number of
+                proposals, positive or not, averaged over ranks.
+
+        Returns:
+            A scalar under the name of the form.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        if not self.weight:
+            return {}
+        if self.form == 'bounded':
+            losses = bounded_regression(student, teacher, target, margin=self.margin)
+        else:
+            losses = squared_distance(student, teacher)
+        if avg_factor is None:
+            avg_factor = mean_over_ranks(losses.new_full((), losses.numel()))
+        return {self.form: self.weight * average(losses, weight, avg_factor)}
+
+
+@MODELS.register_module()
+class ChenHintLoss(DistillLoss):
+    """The paper's hint loss; see :func:`~mmkd_plugin.functional.chen.hint_loss` for the formula.
+
+    The adaptation of the student, a 1x1 convolution even where the channels agree, is a connector.
+
+    Args:
+        norm: ``'l2'`` (squared) or ``'l1'``.
+        reduction: ``'mean'`` over elements, ``'batchmean'`` (sum of an image, averaged over images) or ``'sum'``.
+        loss_weight: Gamma; 0 switches the hint off.
+    """
+
+    def __init__(
+        self,
+        norm: Literal['l2', 'l1'] = 'l2',
+        reduction: Literal['mean', 'batchmean', 'sum'] = 'mean',
+        loss_weight: Factor = 0.5,
+    ) -> None:
+        super().__init__()
+        self.weight = loss_weight
+        self.norm = norm
+        self.reduction = reduction
+
+    def terms(self, student: Tensor, teacher: Tensor) -> Dict[str, Tensor]:
+        """The weighted term; nothing where its weight is 0.
+
+        Args:
+            student: Adapted student feature, ``(N, ...)``.
+            teacher: Teacher feature, ``(N, ...)``; detached.
+
+        Returns:
+            A scalar under ``'hint'``.
+
+        Raises:
+            ValueError: If the features differ in shape.
+        """
+        if not self.weight:
+            return {}
+        return {'hint': self.weight * hint_loss(student, teacher, norm=self.norm, reduction=self.reduction)}
+
+
+@METHODS.register_module()
 @dataclasses.dataclass
 class Chen(Method):
     """Classes, boxes and features of a detector, Chen et al., NIPS 2017.
@@ -26,45 +204,24 @@ class Chen(Method):
     and the RoI head of a two-stage detector, the head of a one-stage one.
 
     Attributes:
-        mu: Share of the student's own classification losses; the teacher's soft ones have 1 - mu. 1 switches
-            classification off.
-        background_weight: Weight of the background's column, or of "not this class" where each has a sigmoid; 1 is the
-            paper's unweighted ablation.
-        temperature: Of both softmaxes or sigmoids.
-        regression_weight: Nu; 0 switches regression off.
-        regression: ``'bounded'``, or ``'l2'``: the squared distance to the teacher's boxes, the paper's ablation.
-        margin: How much better than the teacher a box must be to be left alone, in squared encoded distance.
-        hint_weight: Gamma; 0 switches the hint off.
-        hint_adapt: Whether a 1x1 convolution adapts the student's features, as it does even where widths agree.
-        hint_norm: ``'l2'`` (squared) or ``'l1'``.
-        hint_reduction: ``'mean'`` over elements, ``'batch'`` (sum of an image) or ``'sum'``.
+        adapt: The hint's 1x1 convolution at the student: ``'always'``, as in the paper, ``'auto'`` where widths differ,
+            or ``'never'``.
         tap: The hint: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution.
         heads: Which heads are compared: ``'all'``, the ``'dense'`` one alone or the ``'roi'`` head alone.
     """
 
-    mu: float = 0.5
-    background_weight: float = 1.5
-    temperature: float = 1.0
-    regression_weight: float = 0.5
-    regression: Literal['bounded', 'l2'] = 'bounded'
-    margin: float = 0.0
-    hint_weight: float = 0.5
-    hint_adapt: bool = True
-    hint_norm: Literal['l2', 'l1'] = 'l2'
-    hint_reduction: Literal['mean', 'batch', 'sum'] = 'mean'
+    losses = {'': ChenClassificationLoss, 'regression': ChenRegressionLoss, 'hint': ChenHintLoss}
+    given = ('background_index', 'sigmoid')
+    renamed = {
+        'weight': 'loss_weight',
+        'regression': 'regression_form',
+        'margin': 'regression_margin',
+        'hint_adapt': "adapt='always', 'auto' or 'never'",
+    }
+
+    adapt: Literal['always', 'auto', 'never'] = 'always'
     tap: Literal['output', 'pre_norm'] = 'output'
     heads: Literal['all', 'dense', 'roi'] = 'all'
-
-    def __post_init__(self) -> None:
-        """Refuse a share that is none."""
-        super().__post_init__()
-        if not 0 <= self.mu <= 1:
-            raise DistillError(f'The mu of Chen is {self.mu:g}; it must lie between 0 and 1.')
-
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight."""
-        return self.weight != 0 and (self.mu != 1 or self.regression_weight != 0 or self.hint_weight != 0)
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """Losses on every head and, for the hint, on every level."""
@@ -81,101 +238,81 @@ class Chen(Method):
 
     def _compare(self, parts: Parts, loss: str, pair: BoxHeadPair, models: ModelPair, where: str) -> None:
         """Classification and regression of one head."""
-        student, teacher = pair.student, pair.teacher
         remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
         if models.student.roi_head is not None and models.student.dense_head is not None:
-            remedy = f"set {where}.heads='{'roi' if student.path == 'rpn_head' else 'dense'}'"
+            remedy = f"set {where}.heads='{'roi' if pair.student.path == 'rpn_head' else 'dense'}'"
         pair.require_readable(remedy)
         if self.mu != 1:
             pair.require_same_classes()
         if self.regression_weight:
             pair.require_same_boxes(f'set {where}.regression_weight=0')
-        samples = f'{student.path.replace(".", "_")}_samples'
-        predictions = f'{teacher.path.replace(".", "_")}_predictions'
-        parts.student_recorders[samples] = dict(type=f'mmkd_plugin.{student.samples}', source=student.path)
-        if student.anchors:
-            parts.teacher_recorders[predictions] = dict(
-                type='mmkd_plugin.AnchorPredictions', source=models.teacher.output[0].source, head=teacher.path
-            )
-            levels = pair.levels(remedy)
-            if len(levels) < len(student.anchors):
-                strides = [f'{level.stride:g}' for level in student.anchors]
-                left = [stride for index, stride in enumerate(strides) if index not in dict(levels)]
-                print_log(
-                    f'The teacher has no anchors at the stride {", ".join(left)}; these are not distilled.', 'current'
-                )
-            names = [f'{LEVEL}{index}' for index in range(len(levels))]
-            fields: tuple[str, ...] = AnchorSamplesRecorder.fields
-        else:
-            parts.teacher_recorders[predictions] = dict(
-                type='mmkd_plugin.RoIPredictions',
-                source=models.teacher.output[0].source,
-                samples=samples,
-                scale=models.teacher_scale,
-            )
-            levels, names, fields = [(0, 0)], [''], RoISamplesRecorder.fields
-
+        samples, predictions = _record_heads(parts, pair, models)
+        dense = bool(pair.student.anchors)
+        levels = _matched(pair, remedy) if dense else [(0, 0)]
         if self.mu != 1:
-            parts.mix(student.loss, self.mu, f'{loss}_cls{names[0]}.soft')
-        for suffix, (ours, theirs) in zip(names, levels):
-
-            def sample(field: str, index: int = ours) -> dict[str, Any]:
-                return _entry(samples, True, index, fields.index(field))
-
-            def prediction(field: int, index: int = theirs) -> dict[str, Any]:
-                return _entry(predictions, False, index, field)
-
+            first = level_name(f'{loss}_cls', 0) if dense else f'{loss}_cls'
+            parts.mix(pair.student.loss, self.mu, f'{first}.soft')
+        for index, (at_student, at_teacher) in enumerate(levels):
+            sample = dict(recorder=samples, from_student=True, record_idx=at_student)
+            prediction = dict(recorder=predictions, from_student=False, record_idx=at_teacher)
             # Anchors of all levels share one factor; RoIs are counted by the losses.
-            shared = dict(avg_factor=sample('avg_factor')) if 'avg_factor' in fields else {}
+            shared = dict(avg_factor=dict(sample, data_idx='avg_factor')) if dense else {}
             if self.mu != 1:
-                parts.distill_losses[f'{loss}_cls{suffix}'] = dict(
-                    type='mmkd_plugin.ChenClassificationLoss',
-                    soft_weight=1 - self.mu,
-                    background_weight=self.background_weight,
-                    temperature=self.temperature,
-                    sigmoid=student.sigmoid,
-                    loss_weight=self.weight,
-                )
-                parts.loss_forward_mappings[f'{loss}_cls{suffix}'] = dict(
-                    student=sample('logits'), teacher=prediction(0), weight=sample('label_weights'), **shared
+                parts.add_loss(
+                    level_name(f'{loss}_cls', index) if dense else f'{loss}_cls',
+                    self.loss_config(sigmoid=pair.student.sigmoid),
+                    student=dict(sample, data_idx='logits'),
+                    teacher=dict(prediction, data_idx='logits'),
+                    weight=dict(sample, data_idx='label_weights'),
+                    **shared,
                 )
             if self.regression_weight:
-                parts.distill_losses[f'{loss}_reg{suffix}'] = dict(
-                    type='mmkd_plugin.ChenRegressionLoss',
-                    regression_weight=self.regression_weight,
-                    form=self.regression,
-                    margin=self.margin,
-                    loss_weight=self.weight,
-                )
-                parts.loss_forward_mappings[f'{loss}_reg{suffix}'] = dict(
-                    student=sample('boxes'),
-                    teacher=prediction(1),
-                    target=sample('targets'),
-                    weight=sample('box_weights'),
+                parts.add_loss(
+                    level_name(f'{loss}_reg', index) if dense else f'{loss}_reg',
+                    self.loss_config('regression'),
+                    student=dict(sample, data_idx='boxes'),
+                    teacher=dict(prediction, data_idx='boxes'),
+                    target=dict(sample, data_idx='targets'),
+                    weight=dict(sample, data_idx='box_weights'),
                     **shared,
                 )
 
     def _hint(self, parts: Parts, loss: str, models: ModelPair) -> None:
         """One hint for each level that both models have."""
         for index, level in enumerate(models.levels(self.tap)):
-            name = f'{loss}_level{index}'
-            student, teacher = parts.record_level(name, level, always=True, adapt=self.hint_adapt)
-            if not self.hint_adapt and level.student.channels != level.teacher.channels:
+            if self.adapt == 'never' and level.student.channels != level.teacher.channels:
                 raise DistillError(
                     f'At stride {level.student.stride} the student has {level.student.channels} channels and the '
-                    f'teacher {level.teacher.channels}, which hint_adapt=False leaves as they are; set '
-                    'hint_adapt=True, or choose a teacher of the same width.'
+                    f"teacher {level.teacher.channels}, which adapt='never' leaves as they are; set adapt='auto', or "
+                    'choose a teacher of the same width.'
                 )
-            parts.distill_losses[name] = dict(
-                type='mmkd_plugin.ChenHintLoss',
-                hint_weight=self.hint_weight,
-                norm=self.hint_norm,
-                reduction=self.hint_reduction,
-                loss_weight=self.weight,
-            )
-            parts.loss_forward_mappings[name] = dict(student=student, teacher=teacher)
+            name = level_name(loss, index)
+            student, teacher = parts.record_level(name, level, self.adapt)
+            parts.add_loss(name, self.loss_config('hint'), student=student, teacher=teacher)
 
 
-def _entry(recorder: str, from_student: bool, record_idx: int, data_idx: int) -> dict[str, Any]:
-    """A mapping entry."""
-    return dict(recorder=recorder, from_student=from_student, record_idx=record_idx, data_idx=data_idx)
+def _record_heads(parts: Parts, pair: BoxHeadPair, models: ModelPair) -> Tuple[str, str]:
+    """Add the recorders of a head: what the student's was trained on, and what the teacher's says about that.
+
+    Returns:
+        The names of the recorders.
+    """
+    student, teacher = pair.student, pair.teacher
+    samples = f'{student.path.replace(".", "_")}_samples'
+    predictions = f'{teacher.path.replace(".", "_")}_predictions'
+    parts.student_recorders[samples] = dict(type=f'mmkd_plugin.{student.samples}', source=student.path)
+    kind: Entry = dict(type='mmkd_plugin.AnchorPredictions', head=teacher.path)
+    if not student.anchors:
+        kind = dict(type='mmkd_plugin.RoIPredictions', samples=samples, scale=models.teacher_scale)
+    parts.teacher_recorders[predictions] = dict(kind, source=models.teacher.output[0].source)
+    return samples, predictions
+
+
+def _matched(pair: BoxHeadPair, remedy: str) -> List[Tuple[int, int]]:
+    """The levels on which both heads place anchors; the log names those of the student that are left out."""
+    levels = pair.levels(remedy)
+    if len(levels) < len(pair.student.anchors):
+        kept = dict(levels)
+        left = [f'{level.stride:g}' for index, level in enumerate(pair.student.anchors) if index not in kept]
+        print_log(f'The teacher has no anchors at the stride {", ".join(left)}; these are not distilled.', 'current')
+    return levels

@@ -1,142 +1,168 @@
-"""Any loss between a student and a teacher feature in the ``distill`` block."""
+"""Any loss between features of student and teacher in the ``distill`` block."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
-from typing import Any, Literal, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-from mmengine.registry import MODELS as ROOT_MODELS
+from typing_extensions import Literal
 
-from mmkd_plugin.errors import DistillError, nearest
-from mmkd_plugin.methods.base import Method, Parts
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.methods.base import WEIGHT, Method
+from mmkd_plugin.methods.level import fill_in
+from mmkd_plugin.methods.lookup import find_part, full_name
+from mmkd_plugin.methods.parts import Entry, Parts, level_name
 from mmkd_plugin.probe.models import LevelPair, ModelPair
-from mmkd_plugin.registry import MODELS
+from mmkd_plugin.registry import METHODS
+from mmkd_plugin.utilities.settings import Count, Factor
 
 _WIDTHS = (('in_channels', 'in_channel', 'student_channels'), ('out_channels', 'out_channel', 'teacher_channels'))
 """What connectors call the student's and the teacher's number of channels."""
+_MODELS = {'student', 'teacher'}
 
 
+@METHODS.register_module()
 @dataclasses.dataclass
 class Feature(Method):
-    """MMRazor's losses and others that take one student and one teacher feature; one loss per level.
+    """MMRazor's losses, and any other that takes features and what a step knows; one loss per level.
+
+    The loss is called with the features and, by the names of its arguments, with ``boxes``, ``valid``,
+    ``image_shapes``, ``labels``, ``label``, ``image`` and ``priors``.
 
     Attributes:
-        loss: Config of the loss; a ``type`` without scope is looked up in the plugin, then in MMRazor.
+        loss: Config of the loss; a ``type`` without scope is looked up in the plugin, then in MMRazor, one of your own
+            is named with its package.
+        loss_weight: The loss's own ``loss_weight``, its default if not given; 0 switches the method off.
         tap: ``'output'`` (what the neck returns), ``'pre_norm'`` (each level's last convolution), the path of a module,
-            or ``dict(student=path, teacher=path)``. A module that is called several times gives several levels.
+            or ``dict(student=path, teacher=path)``. A module that is called several times gives several levels. Several
+            taps by names of your choice, ``dict(low='backbone.layer1', neck='output')``, reach the loss as
+            ``student_low``, ``teacher_low`` and so on.
         levels: How many levels to compare, from the finest; all by default.
         adapt: A 1x1 convolution at the student: ``'auto'`` where widths differ, ``'always'`` or ``'never'``; or the
             config of another connector, whose channels are filled in.
         same_classes: Whether the channels are classes, so that a teacher of other classes is refused.
     """
 
-    loss: dict = dataclasses.field(default_factory=dict)
-    tap: Union[str, dict] = 'output'  # noqa: UP007
-    levels: Union[int, None] = None  # noqa: UP007
-    adapt: Union[Literal['auto', 'always', 'never'], dict] = 'auto'  # noqa: UP007
+    renamed = {'weight': 'loss_weight'}
+
+    loss: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    loss_weight: Optional[Factor] = None
+    tap: Union[str, Dict[str, Any]] = 'output'
+    levels: Optional[Count] = None
+    adapt: Union[Literal['auto', 'always', 'never'], Dict[str, Any]] = 'auto'
     same_classes: bool = False
+
+    def check(self, where: str) -> None:
+        """Refuse a loss that is none, and two weights for it."""
+        if 'type' not in self.loss:
+            raise DistillError(f'"{where}.loss" must be a dict with a "type", for instance dict(type=\'PKDLoss\').')
+        if self.loss_weight is not None and WEIGHT in self.loss:
+            raise DistillError(
+                f'"{where}" has a {WEIGHT} and another one in its loss; keep "{where}.{WEIGHT}" and take the other out.'
+            )
+
+    @property
+    def active(self) -> bool:
+        """Whether the loss has a weight."""
+        return (self.loss.get(WEIGHT) if self.loss_weight is None else self.loss_weight) != 0
+
+    def scaled(self, factor: float) -> Feature:
+        """The same method with its loss multiplied by a factor."""
+        if factor == 1:
+            return self
+        scaled = copy.copy(self)
+        scaled.loss = {key: value for key, value in self.loss.items() if key != WEIGHT}
+        scaled.loss_weight = factor * self._weight(find_part(self.loss['type'], 'loss.type', 'losses'))
+        return scaled
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss per level, each with its own connector."""
         where = f'distill.methods.{name}'
-        config, arguments = self._loss(where)
+        kind = find_part(self.loss['type'], f'{where}.loss.type', 'losses')
+        config = {key: value for key, value in self.loss.items() if key != '_scope_'}
+        config['type'] = full_name(kind)
+        if self.loss_weight is not None:
+            config[WEIGHT] = self._weight(kind)
         parts = Parts(same_classes=self.same_classes)
-        for index, level in enumerate(self._levels(where, models)[: self.levels]):
-            loss = f'loss_{name}_level{index}'
-            if self.same_classes and level.student.channels != level.teacher.channels:
-                raise DistillError(
-                    f'The channels of "{level.student.source}" are classes, {level.student.channels} of the student '
-                    f'and {level.teacher.channels} of the teacher; choose a teacher of the same classes.'
-                )
-            student, teacher = parts.record_level(
-                loss, level, always=self.adapt == 'always', adapt=self.adapt in ('auto', 'always')
-            )
-            if isinstance(self.adapt, dict):
-                parts.connectors[loss] = _connector(self.adapt, level, f'{where}.adapt')
-                student['connector'] = loss
-            parts.distill_losses[loss] = dict(config)
-            parts.loss_forward_mappings[loss] = dict(zip(arguments, (student, dict(teacher, like=arguments[0]))))
+        for index, taps in enumerate(self._levels(where, models)):
+            loss = level_name(f'loss_{name}', index)
+            features: Dict[str, Entry] = {}
+            for tap, level in taps.items():
+                connector = f'{loss}_{tap}' if tap else loss
+                student, teacher = self._record(parts, connector, level, where)
+                suffix = f'_{tap}' if tap else ''
+                features[f'student{suffix}'] = student
+                features[f'teacher{suffix}'] = dict(teacher, like=f'student{suffix}')
+            arguments = fill_in(parts, kind, features, next(iter(taps.values())), models, where)
+            parts.add_loss(loss, dict(config), **arguments)
         return parts
 
-    def _levels(self, where: str, models: ModelPair) -> list[LevelPair]:
-        """The taps of both models, matched by stride."""
-        if self.levels is not None and self.levels < 1:
-            raise DistillError(f'"{where}.levels" is {self.levels}; it must be at least 1.')
-        if self.tap in ('output', 'pre_norm'):
-            return models.levels(self.tap)
-        paths = self.tap if isinstance(self.tap, dict) else dict(student=self.tap, teacher=self.tap)
-        if {key for key in paths if key != '_scope_'} != {'student', 'teacher'}:
+    def _weight(self, kind: type) -> float:
+        """The weight that the loss gets."""
+        own = inspect.signature(kind).parameters.get(WEIGHT)
+        if own is None:
             raise DistillError(
-                f'"{where}.tap" is {self.tap!r}; as a dict it must be dict(student=<module path>, '
-                'teacher=<module path>).'
+                f'{kind.__name__} has no {WEIGHT} to be set; leave it out, and set the weight that the loss has, if '
+                'any, in its own config.'
             )
-        return models.match(models.student.calls(paths['student']), models.teacher.calls(paths['teacher']))
+        return self.loss.get(WEIGHT, own.default) if self.loss_weight is None else self.loss_weight
 
-    def _loss(self, where: str) -> tuple[dict[str, Any], tuple[str, str]]:
-        """The loss's config with its full name and weight, and the names under which it takes the two features."""
-        if 'type' not in self.loss:
-            raise DistillError(f'"{where}.loss" must be a dict with a "type", for instance dict(type=\'PKDLoss\').')
-        config = {key: value for key, value in self.loss.items() if key != '_scope_'}
-        kind, config['type'] = _find(config['type'], f'{where}.loss.type', 'losses')
-        if self.weight != 1:
-            weight = inspect.signature(kind).parameters.get('loss_weight')
-            if weight is None:
+    def _record(self, parts: Parts, connector: str, level: LevelPair, where: str) -> Tuple[Entry, Entry]:
+        """Record both features of a level and adapt the student's."""
+        if self.same_classes and level.student.channels != level.teacher.channels:
+            raise DistillError(
+                f'The channels of "{level.student.source}" are classes, {level.student.channels} of the student '
+                f'and {level.teacher.channels} of the teacher; choose a teacher of the same classes.'
+            )
+        if not isinstance(self.adapt, dict):
+            return parts.record_level(connector, level, self.adapt)
+        student, teacher = parts.record_level(connector, level, 'never')
+        parts.connectors[connector] = _connector(self.adapt, level, f'{where}.adapt')
+        return dict(student, connector=connector), teacher
+
+    def _levels(self, where: str, models: ModelPair) -> List[Dict[str, LevelPair]]:
+        """For each level the taps of both models, by the user's names; a single tap has none."""
+        taps: Dict[str, Any] = {'': self.tap}
+        if isinstance(self.tap, dict):
+            written = {key: value for key, value in self.tap.items() if key != '_scope_'}
+            taps = {'': written} if set(written) <= _MODELS else written
+        found = {tap: _match(value, f'{where}.tap' + (f'.{tap}' if tap else ''), models) for tap, value in taps.items()}
+        count = max(len(levels) for levels in found.values())
+        for tap, levels in found.items():
+            if len(levels) not in (1, count):
                 raise DistillError(
-                    f'{config["type"]} has no loss_weight that "{where}.weight" could multiply; leave it out and set '
-                    f"the loss's own weight in {where}.loss."
+                    f'"{where}.tap.{tap}" gives {len(levels)} levels where another tap gives {count}; name modules '
+                    'that are called as often, or only once.'
                 )
-            config['loss_weight'] = self.weight * config.get('loss_weight', weight.default)
-        return config, _arguments(kind, config['type'])
+        paired = [
+            {tap: levels[index if len(levels) > 1 else 0] for tap, levels in found.items()} for index in range(count)
+        ]
+        return paired[: self.levels]
 
 
-def _arguments(kind: Any, name: str) -> tuple[str, str]:
-    """Names of a loss's two features, the student's first.
-
-    Raises:
-        DistillError: If the loss takes more or less than two features.
-    """
-    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
-    required = [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
-    if len(required) != 2:
+def _match(tap: Any, where: str, models: ModelPair) -> List[LevelPair]:
+    """One tap in both models, matched by stride."""
+    if tap in ('output', 'pre_norm'):
+        return models.levels(tap)
+    paths = dict(student=tap, teacher=tap) if isinstance(tap, str) else tap
+    if not isinstance(paths, dict) or {key for key in paths if key != '_scope_'} != _MODELS:
         raise DistillError(
-            f'{name} takes ({", ".join(required)}), not one student and one teacher feature; choose a loss of two '
-            'features.'
+            f'"{where}" is {tap!r}; it must be the path of a module, or dict(student=<module path>, '
+            'teacher=<module path>).'
         )
-    first, second = required
-    return (second, first) if _of_teacher(first) and not _of_teacher(second) else (first, second)
+    return models.match(models.student.calls(paths['student']), models.teacher.calls(paths['teacher']))
 
 
-def _of_teacher(argument: str) -> bool:
-    return bool({'t', 'teacher'} & set(argument.lower().split('_')))
-
-
-def _connector(config: dict, level: LevelPair, where: str) -> dict[str, Any]:
+def _connector(config: Dict[str, Any], level: LevelPair, where: str) -> Dict[str, Any]:
     """A connector's config with the widths of one level."""
     if 'type' not in config:
         raise DistillError(f'"{where}" must be a dict with a "type", for instance dict(type=\'mmrazor.MGDConnector\').')
     filled = {key: value for key, value in config.items() if key != '_scope_'}
-    kind, filled['type'] = _find(config['type'], f'{where}.type', 'connectors')
+    kind = find_part(config['type'], f'{where}.type', 'connectors')
+    filled['type'] = full_name(kind)
     known = inspect.signature(kind).parameters
     for names, tap in zip(_WIDTHS, (level.student, level.teacher)):
         filled.update({name: tap.channels for name in names if name in known and name not in filled})
     return filled
-
-
-def _find(name: str, where: str, folder: str) -> tuple[type, str]:
-    """The class of a loss or connector and the name under which every scope finds it.
-
-    Raises:
-        DistillError: If there is none of that name.
-    """
-    for full in [name] if '.' in name else [f'mmkd_plugin.{name}', f'mmrazor.{name}', name]:
-        found = MODELS.get(full)
-        if found is not None:
-            return found, full
-    known = {**ROOT_MODELS.children['mmrazor'].module_dict, **MODELS.module_dict}
-    options = [key for key, value in known.items() if f'.{folder}.' in value.__module__]
-    raise DistillError(f'"{where}" is {name!r}, which is none of the {folder}: {nearest(name.split(".")[-1], options)}')

@@ -1,56 +1,130 @@
-"""FGD in the ``distill`` block."""
+"""Focal and global distillation (FGD), Yang et al., CVPR 2022."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Dict
 
-from mmkd_plugin.methods.base import Method, Parts
-from mmkd_plugin.probe.models import ModelPair
+import torch
+from mmcv.cnn import ContextBlock
+from torch import Tensor, nn
+from typing_extensions import Literal
+
+from mmkd_plugin.functional.fgd import fgd_loss
+from mmkd_plugin.methods.level import LevelMethod
+from mmkd_plugin.methods.loss import DistillLoss
+from mmkd_plugin.probe.models import LevelPair
+from mmkd_plugin.registry import METHODS, MODELS
+from mmkd_plugin.utilities.settings import Factor, Positive, Weight
 
 
-@dataclasses.dataclass
-class FGD(Method):
-    """Focal and global distillation on the levels of the neck, Yang et al., CVPR 2022.
+class GlobalContext(ContextBlock):
+    """The block of GCNet (Cao et al., 2019) with which FGD compares relations between pixels.
 
-    Attributes:
-        temperature: Of both attention maps.
+    It starts as the identity.
+
+    Args:
+        channels: Channels of the feature.
+    """
+
+    def __init__(self, channels: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(channels, ratio=0.5 if channels > 1 else 1.0)
+        # In this order a seed gives the weights that all measured numbers started from.
+        for layer in (self.conv_mask, self.channel_add_conv[-1], self.channel_add_conv[0]):
+            layer.reset_parameters()
+        self.reset_parameters()
+
+
+@MODELS.register_module()
+class FGDLoss(DistillLoss):
+    """One pyramid level of FGD; see :func:`~mmkd_plugin.functional.fgd.fgd_loss` for the formulas.
+
+    Every level has its own module, since the two context blocks hold parameters; the levels are added. The default
+    weights are the paper's for anchor-based one-stage detectors; the sums are not divided by the size of the map, so
+    they must be small.
+
+    Args:
+        channels: Channels of the teacher feature, to which the student is adapted before.
+        temperature: Of the spatial and the channel attention.
         foreground_weight: Alpha of the paper.
         background_weight: Beta.
         attention_weight: Gamma.
         relation_weight: Lambda.
+        loss_weight: Factor on all terms; 0 switches the method off.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        temperature: Positive = 0.5,
+        foreground_weight: Weight = 1e-3,
+        background_weight: Weight = 5e-4,
+        attention_weight: Weight = 1e-3,
+        relation_weight: Weight = 5e-6,
+        loss_weight: Factor = 1.0,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        weights = {
+            'foreground': foreground_weight * loss_weight,
+            'background': background_weight * loss_weight,
+            'attention': attention_weight * loss_weight,
+            'relation': relation_weight * loss_weight,
+        }
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        # Parameters that no loss reaches would stall distributed training.
+        related = 'relation' in self.weights
+        self.student_context: nn.Module = GlobalContext(channels) if related else nn.Identity()
+        self.teacher_context: nn.Module = GlobalContext(channels) if related else nn.Identity()
+
+    def terms(
+        self, student: Tensor, teacher: Tensor, boxes: Tensor, valid: Tensor, image_shapes: Tensor
+    ) -> Dict[str, Tensor]:
+        """The weighted terms of this level, without those of weight 0.
+
+        Args:
+            student: Adapted student feature, ``(N, C, H, W)``.
+            teacher: Teacher feature, ``(N, C, H, W)``; detached.
+            boxes: Padded ground truth, ``(N, B, 4)``, ``x1 y1 x2 y2`` in pixels of the network input.
+            valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
+            image_shapes: ``(N, 2)``, height and width of each image before padding, in pixels.
+
+        Returns:
+            Scalars under ``'foreground'``, ``'background'``, ``'attention'`` and ``'relation'``.
+
+        Raises:
+            ValueError: If the two features differ in shape.
+        """
+        terms = fgd_loss(
+            student,
+            teacher,
+            boxes,
+            valid,
+            image_shapes,
+            self.student_context,
+            self.teacher_context,
+            temperature=self.temperature,
+            terms=self.weights,
+        )
+        return {name: weight * getattr(terms, name) for name, weight in self.weights.items()}
+
+
+@METHODS.register_module()
+@dataclasses.dataclass
+class FGD(LevelMethod):
+    """Focal and global distillation on the levels of the neck, Yang et al., CVPR 2022.
+
+    Attributes:
         tap: ``'pre_norm'`` takes each level's last convolution before norm and activation, as the authors do;
             ``'output'`` takes what the neck returns.
     """
 
-    temperature: float = 0.5
-    foreground_weight: float = 1e-3
-    background_weight: float = 5e-4
-    attention_weight: float = 1e-3
-    relation_weight: float = 5e-6
+    losses = {'': FGDLoss}
+    given = ('channels',)
+
     tap: Literal['pre_norm', 'output'] = 'pre_norm'
 
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight."""
-        terms = (self.foreground_weight, self.background_weight, self.attention_weight, self.relation_weight)
-        return self.weight != 0 and any(terms)
-
-    def expand(self, name: str, models: ModelPair) -> Parts:
-        """One loss per level, each with its own parameters."""
-        parts = Parts()
-        for index, level in enumerate(models.levels(self.tap)):
-            loss = f'loss_{name}_level{index}'
-            student, teacher = parts.record_level(loss, level)
-            parts.distill_losses[loss] = dict(
-                type='mmkd_plugin.FGDLoss',
-                channels=level.teacher.channels,
-                temperature=self.temperature,
-                foreground_weight=self.foreground_weight,
-                background_weight=self.background_weight,
-                attention_weight=self.attention_weight,
-                relation_weight=self.relation_weight,
-                loss_weight=self.weight,
-            )
-            parts.loss_forward_mappings[loss] = dict(student=student, teacher=teacher, **parts.record_ground_truth())
-        return parts
+    def of_level(self, level: LevelPair) -> Dict[str, Any]:
+        """The channels of the two context blocks."""
+        return dict(channels=level.teacher.channels)

@@ -1,23 +1,35 @@
-"""FGI in the ``distill`` block."""
+"""Fine-grained feature imitation (FGI), Wang et al., CVPR 2019."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Union
+from collections.abc import Sequence
+from typing import Annotated, Any, Dict, List, Optional, Union
 
+import torch
 from mmengine.logging import print_log
+from torch import Tensor
+from typing_extensions import Literal
 
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods.base import Method, Parts
+from mmkd_plugin.functional.fgi import box_regions, fgi_loss, imitation_masks, lit_cells
+from mmkd_plugin.methods.base import Method
+from mmkd_plugin.methods.loss import DistillLoss
+from mmkd_plugin.methods.parts import Parts, level_name
 from mmkd_plugin.probe.models import LevelPair, ModelPair
+from mmkd_plugin.registry import METHODS, MODELS
+from mmkd_plugin.utilities.distributed import mean_over_ranks
+from mmkd_plugin.utilities.settings import Factor, Positive, Within
 
 
-@dataclasses.dataclass
-class FGI(Method):
-    """Fine-grained feature imitation near objects, Wang et al., CVPR 2019.
+@MODELS.register_module()
+class FGILoss(DistillLoss):
+    """All pyramid levels of FGI; see :mod:`mmkd_plugin.functional.fgi` for the formulas.
 
-    Attributes:
-        imitation_weight: Lambda of the paper.
+    The adaptation of the student (a 3x3 convolution; a ReLU behind it only where the teacher's map comes from a ReLU
+    too) is a connector. In distributed training the lit cells are averaged over the ranks.
+
+    Args:
         psi: Share of a box's largest IoU that an anchor must exceed to light its cell.
         reading: How a pyramid is read: ``'assigned'`` lights only the level that a box belongs to by its size,
             ``'all'`` every level against its own maximum, ``'global'`` every level against one maximum.
@@ -26,67 +38,129 @@ class FGI(Method):
         plus_one_pixel: Whether the IoU counts the last pixel, as the released code does.
         base_size: Boxes below twice this side in pixels belong to the finest level, and each further level doubles it.
             56 suits anchors that start at 32 pixels, as those of the stock RPN and RetinaNet do.
-        relu: Whether a ReLU follows the adaptation; ``'auto'`` where the teacher's map comes from one.
+        strides: Stride of each level in pixels; needed by the region ``'boxes'`` alone.
+        loss_weight: Lambda of the paper; 0 switches the method off.
+    """
+
+    def __init__(
+        self,
+        psi: Annotated[float, Within(0, 1)] = 0.5,
+        reading: Literal['assigned', 'all', 'global'] = 'assigned',
+        region: Literal['anchors', 'boxes', 'all'] = 'anchors',
+        plus_one_pixel: bool = False,
+        base_size: Positive = 56.0,
+        strides: Optional[Sequence[int]] = None,
+        loss_weight: Factor = 0.01,
+    ) -> None:
+        super().__init__()
+        if region == 'boxes' and strides is None:
+            raise DistillError("The region 'boxes' of FGI needs the stride of each level; give strides.")
+        self.weight = loss_weight
+        self.psi = psi
+        self.reading = reading
+        self.region = region
+        self.plus_one_pixel = plus_one_pixel
+        self.base_size = base_size
+        self.strides = strides
+
+    def terms(
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor],
+        boxes: Tensor,
+        valid: Tensor,
+        priors: Optional[Sequence[Tensor]] = None,
+    ) -> Dict[str, Tensor]:
+        """The weighted term; nothing where its weight is 0.
+
+        Args:
+            student: Adapted student feature of each level, ``(N, C, H, W)``.
+            teacher: Teacher feature of each level, the same shapes; detached.
+            boxes: Padded ground truth, ``(N, B, 4)``, ``x1 y1 x2 y2`` in pixels of the network input.
+            valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
+            priors: The student's anchors of each level, ``(H * W * K, 4)`` or ``(H, W, K, 4)``; read by the region
+                ``'anchors'`` alone.
+
+        Returns:
+            A scalar under ``'imitation'``.
+
+        Raises:
+            ValueError: If features, priors or levels do not fit each other.
+        """
+        if not self.weight:
+            return {}
+        masks = self.masks([(level.shape[2], level.shape[3]) for level in student], boxes, valid, priors)
+        return {'imitation': self.weight * fgi_loss(student, teacher, masks, mean_over_ranks(lit_cells(masks)))}
+
+    def masks(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        boxes: Tensor,
+        valid: Tensor,
+        priors: Optional[Sequence[Tensor]] = None,
+    ) -> List[Tensor]:
+        """The cells that are imitated, ``(N, H, W)`` bool for each level; arguments as in :meth:`terms`."""
+        if self.region == 'all':
+            return [torch.ones((len(valid), *size), dtype=torch.bool, device=valid.device) for size in sizes]
+        if self.region == 'boxes' and self.strides is not None:
+            return box_regions(boxes, valid, sizes, self.strides, reading=self.reading, base_size=self.base_size)
+        if priors is None:
+            raise ValueError("The region 'anchors' of FGI needs the priors of the student's head; record them.")
+        return imitation_masks(
+            priors,
+            boxes,
+            valid,
+            sizes,
+            psi=self.psi,
+            reading=self.reading,
+            plus_one_pixel=self.plus_one_pixel,
+            base_size=self.base_size,
+        )
+
+
+@METHODS.register_module()
+@dataclasses.dataclass
+class FGI(Method):
+    """Fine-grained feature imitation near objects, Wang et al., CVPR 2019.
+
+    Attributes:
+        relu: Whether a ReLU follows the adaptation, a 3x3 convolution; ``'auto'`` where the teacher's map comes from
+            one.
         tap: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution.
     """
 
-    imitation_weight: float = 0.01
-    psi: float = 0.5
-    reading: Literal['assigned', 'all', 'global'] = 'assigned'
-    region: Literal['anchors', 'boxes', 'all'] = 'anchors'
-    plus_one_pixel: bool = False
-    base_size: float = 56.0
-    relu: Union[bool, Literal['auto']] = 'auto'  # noqa: UP007
-    tap: Literal['output', 'pre_norm'] = 'output'
+    losses = {'': FGILoss}
+    given = ('strides',)
+    renamed = {'weight': 'loss_weight', 'imitation_weight': 'loss_weight'}
 
-    @property
-    def active(self) -> bool:
-        """Whether the term has a weight."""
-        return self.weight != 0 and self.imitation_weight != 0
+    relu: Union[bool, Literal['auto']] = 'auto'
+    tap: Literal['output', 'pre_norm'] = 'output'
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss over all levels, since a box is assigned to one of them."""
-        if not 0 <= self.psi <= 1:
-            raise DistillError(
-                f'"distill.methods.{name}.psi" is {self.psi}; it is a share of the largest IoU and must lie between '
-                '0 and 1.'
-            )
         parts = Parts()
         levels = models.levels(self.tap)
-        extra: dict[str, Any] = {}
+        extra: Dict[str, Any] = {}
         finest = models.student.output[0].stride
         if self.region == 'anchors':
             levels = self._with_anchors(name, levels, models)
             finest = min(models.student.anchor_strides)
-            extra['priors'] = [_record_anchors(parts, level, models) for level in levels]
+            extra['priors'] = [parts.record_priors(level, models) for level in levels]
         loss = f'loss_{name}'
         students, teachers = [], []
         for index, level in enumerate(levels):
             relu = level.teacher.nonnegative if self.relu == 'auto' else self.relu
-            name_of_level = f'{loss}_level{index}'
-            student, teacher = parts.record_level(name_of_level, level, always=True, kernel_size=3, relu=relu)
+            student, teacher = parts.record_level(level_name(loss, index), level, 'always', kernel_size=3, relu=relu)
             students.append(student)
             teachers.append(teacher)
         strides = [level.student.stride for level in levels]
-        parts.distill_losses[loss] = dict(
-            type='mmkd_plugin.FGILoss',
-            imitation_weight=self.imitation_weight,
-            psi=self.psi,
-            reading=self.reading,
-            region=self.region,
-            plus_one_pixel=self.plus_one_pixel,
-            # Where the finest levels are left out, the boxes of the next one are that much larger.
-            base_size=self.base_size * strides[0] / finest,
-            strides=strides,
-            loss_weight=self.weight,
-        )
-        truth = parts.record_ground_truth()
-        parts.loss_forward_mappings[loss] = dict(
-            student=students, teacher=teachers, boxes=truth['boxes'], valid=truth['valid'], **extra
-        )
+        # Where the finest levels are left out, the boxes of the next one are that much larger.
+        config = self.loss_config(strides=strides, base_size=self.base_size * strides[0] / finest)
+        facts = parts.record_facts('boxes', 'valid')
+        parts.add_loss(loss, config, student=students, teacher=teachers, **facts, **extra)
         return parts
 
-    def _with_anchors(self, name: str, levels: list[LevelPair], models: ModelPair) -> list[LevelPair]:
+    def _with_anchors(self, name: str, levels: List[LevelPair], models: ModelPair) -> List[LevelPair]:
         """The levels on which the student's head places anchors."""
         strides = models.student.anchor_strides
         if not strides:
@@ -105,14 +179,3 @@ class FGI(Method):
         if left:
             print_log(f'Student levels of stride {left} carry no anchors and are not distilled by FGI.', 'current')
         return kept
-
-
-def _record_anchors(parts: Parts, level: LevelPair, models: ModelPair) -> dict[str, Any]:
-    """Add the recorder of the student's anchors and return the mapping entry of one level."""
-    taps = models.student.output
-    levels: list[int | None] = [None] * (1 + max(tap.data_idx or 0 for tap in taps))
-    for tap in taps:
-        levels[tap.data_idx or 0] = models.student.anchor_level(tap.stride)
-    parts.student_recorders['priors'] = dict(type='mmkd_plugin.Priors', source=taps[0].source, levels=levels)
-    index = next(tap.data_idx or 0 for tap in taps if tap.stride == level.student.stride)
-    return dict(recorder='priors', from_student=True, data_idx=index)

@@ -1,15 +1,114 @@
-"""PSPNetKD, the distillation of main and auxiliary logits, in the ``distill`` block."""
+"""Distillation of PSPNet's logits and of its auxiliary head's, after the public PSPNet-knowledge-distillation code."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Any, Dict, Optional
+
+from torch import Tensor
+from typing_extensions import Literal
 
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods.base import Method, Parts
+from mmkd_plugin.functional.pspnet_kd import aux_smooth_l1_loss, logits_kl_loss
+from mmkd_plugin.methods.base import Method
+from mmkd_plugin.methods.loss import DistillLoss
+from mmkd_plugin.methods.parts import Parts
 from mmkd_plugin.probe.models import HeadPair, ModelPair
+from mmkd_plugin.registry import METHODS, MODELS
+from mmkd_plugin.utilities.distributed import mean_over_ranks
+from mmkd_plugin.utilities.settings import AtLeast, Factor, Positive, Share, Weight
 
 
+@MODELS.register_module()
+class PSPNetKDLoss(DistillLoss):
+    r"""Logits and auxiliary class map; see :mod:`mmkd_plugin.functional.pspnet_kd` for the formulas.
+
+    The method's total is :math:`(1 - \alpha) L_{kl} + \alpha L_{ce} + L_{aux}`; the cross-entropy is the student's own
+    loss, which its owner weighs with alpha. All logits are compared in the size of the label, to which the method
+    resizes them.
+
+    The auxiliary class map is compared with the teacher's auxiliary head, as the method describes. The shipped code
+    compares it with the teacher's main logits; record these as ``teacher_aux`` to reproduce it.
+
+    Args:
+        temperature: Of the KL terms.
+        alpha: Share of the hard loss, the student's own loss of its decode head; the KL term has 1 - alpha.
+        aux_weight: Weight of the auxiliary term; 0 for models without an auxiliary head.
+        aux_divergence: ``'smooth_l1'`` or ``'kl'``.
+        ignore_index: Label of pixels that the KL terms leave out; None counts every pixel.
+        loss_weight: Factor on all terms; 0 switches the method off.
+    """
+
+    def __init__(
+        self,
+        temperature: Positive = 1.9,
+        alpha: Share = 0.25,
+        aux_weight: Weight = 1.0,
+        aux_divergence: Literal['smooth_l1', 'kl'] = 'smooth_l1',
+        ignore_index: Optional[int] = None,
+        loss_weight: Factor = 1.0,
+    ) -> None:
+        super().__init__()
+        weights = {'kl': (1 - alpha) * loss_weight, 'aux': aux_weight * loss_weight}
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self.aux_divergence = aux_divergence
+        self.temperature = temperature
+        self.ignore_index = ignore_index
+
+    def terms(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        student_aux: Optional[Tensor] = None,
+        teacher_aux: Optional[Tensor] = None,
+        label: Optional[Tensor] = None,
+    ) -> Dict[str, Tensor]:
+        """The weighted terms, without those of weight 0.
+
+        Args:
+            student: Main logits, ``(N, C, H, W)``.
+            teacher: The teacher's, the same shape; detached.
+            student_aux: Logits of the auxiliary head, ``(N, C, h, w)``; read where ``aux_weight`` is not 0.
+            teacher_aux: The teacher's, the same shape; detached.
+            label: ``(N, H, W)``, of the size of the logits; read where ``ignore_index`` is set.
+
+        Returns:
+            Scalars under ``'kl'`` and ``'aux'``.
+
+        Raises:
+            ValueError: If logits differ in shape, or an input is missing or has another size.
+        """
+        terms = {}
+        if 'kl' in self.weights:
+            terms['kl'] = self.weights['kl'] * self._kl(student, teacher, label)
+        if 'aux' in self.weights:
+            if student_aux is None or teacher_aux is None:
+                raise ValueError(
+                    'The auxiliary loss needs the logits of both auxiliary heads; use models that have one, or set '
+                    'aux_weight to 0.'
+                )
+            kl = self.aux_divergence == 'kl'
+            aux = self._kl(student_aux, teacher_aux, label) if kl else aux_smooth_l1_loss(student_aux, teacher_aux)
+            terms['aux'] = self.weights['aux'] * aux
+        return terms
+
+    def _kl(self, student: Tensor, teacher: Tensor, label: Optional[Tensor]) -> Tensor:
+        """The KL over the pixels that count, whose number is averaged over ranks."""
+        if self.ignore_index is None:
+            return logits_kl_loss(student, teacher, temperature=self.temperature)
+        size = (student.shape[0], *student.shape[2:])
+        if label is None or label.shape != size:
+            found = 'none' if label is None else f'one of {tuple(label.shape)}'
+            raise ValueError(
+                f'ignore_index needs a label for logits of {tuple(student.shape)}, that is of {size}, but there is '
+                f'{found}; resize the label or the logits, or leave ignore_index unset.'
+            )
+        valid = label != self.ignore_index
+        count = mean_over_ranks(valid.sum().float())
+        return logits_kl_loss(student, teacher, temperature=self.temperature, valid=valid, count=count)
+
+
+@METHODS.register_module()
 @dataclasses.dataclass
 class PSPNetKD(Method):
     """Main and auxiliary logits of two encoder-decoders, after the public PSPNet-knowledge-distillation code.
@@ -18,34 +117,19 @@ class PSPNetKD(Method):
     All logits are resized to the label's size first, as their heads resize them.
 
     Attributes:
-        temperature: Of the KL terms.
-        alpha: Share of the hard loss, the student's own loss of its decode head.
-        aux_weight: Weight of the auxiliary term; 0 for models without an auxiliary head.
-        aux_divergence: ``'smooth_l1'`` or ``'kl'``.
         aux_target: What the student's auxiliary head imitates: the teacher's ``'aux'`` head, or, as the shipped code
             does, the teacher's ``'main'`` logits.
         aux_index: Which auxiliary head, where there are several.
         ignore: Whether the KL terms leave out the pixels that the decode head's own loss ignores.
     """
 
-    temperature: float = 1.9
-    alpha: float = 0.25
-    aux_weight: float = 1.0
-    aux_divergence: Literal['smooth_l1', 'kl'] = 'smooth_l1'
+    losses = {'': PSPNetKDLoss}
+    given = ('ignore_index',)
+    renamed = {'weight': 'loss_weight'}
+
     aux_target: Literal['aux', 'main'] = 'aux'
-    aux_index: int = 0
+    aux_index: Annotated[int, AtLeast(0)] = 0
     ignore: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a share that is none."""
-        super().__post_init__()
-        if not 0 <= self.alpha <= 1:
-            raise DistillError(f'The alpha of PSPNetKD is {self.alpha:g}; it must lie between 0 and 1.')
-
-    @property
-    def active(self) -> bool:
-        """Whether any term has a weight."""
-        return self.weight != 0 and (self.alpha != 1 or self.aux_weight != 0)
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss on the logits of all heads, and the factor alpha on the student's own."""
@@ -58,20 +142,12 @@ class PSPNetKD(Method):
         inputs = dict(student=heads.student, teacher=heads.teacher)
         if self.aux_weight:
             inputs.update(self._auxiliary(models, heads))
-        parts.distill_losses[loss] = dict(
-            type='mmkd_plugin.PSPNetKDLoss',
-            kl_weight=1 - self.alpha,
-            aux_weight=self.aux_weight,
-            aux_divergence=self.aux_divergence,
-            temperature=self.temperature,
-            align_corners={key: head.align_corners for key, head in inputs.items()},
-            ignore_index=heads.student.ignore_index if self.ignore else None,
-            loss_weight=self.weight,
-        )
-        parts.loss_forward_mappings[loss] = dict(
-            **{key: parts.record(head.logits, from_student=key.startswith('student')) for key, head in inputs.items()},
-            **parts.record_labels(),
-        )
+        arguments: Dict[str, Any] = {}
+        for key, head in inputs.items():
+            entry = parts.record(head.logits, from_student=key.startswith('student'))
+            arguments[key] = dict(entry, like='label', align_corners=head.align_corners)
+        config = self.loss_config(ignore_index=heads.student.ignore_index if self.ignore else None)
+        parts.add_loss(loss, config, **arguments, **parts.record_facts('label'))
         return parts
 
     def _auxiliary(self, models: ModelPair, heads: HeadPair) -> dict:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import ModuleOutputsRecorder, RecorderManager
+from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.recorders.samples import RoISamplesRecorder, anchors_first, boxes_of_labels
 from mmkd_plugin.registry import TASK_UTILS
 
@@ -21,6 +22,7 @@ class _PredictionsRecorder(ModuleOutputsRecorder):
     """
 
     head: str
+    fields = ('logits', 'boxes')
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Hook the features; the recorder itself keeps no part of the teacher, which copies would then hold."""
@@ -34,16 +36,29 @@ class _PredictionsRecorder(ModuleOutputsRecorder):
 
         model.get_submodule(self.source).register_forward_hook(predict)
 
+    def get_record_data(self, record_idx: int = 0, data_idx: str | None = None) -> Any:
+        """Return one field of a record, or a dict of them all."""
+        record = super().get_record_data(record_idx)
+        if data_idx is None:
+            return {field: self._field(record, field) for field in self.fields}
+        if data_idx not in self.fields:
+            raise DistillError(f'Predictions have no field "{data_idx}": {nearest(str(data_idx), self.fields)}')
+        return self._field(record, data_idx)
+
     @abstractmethod
-    def _predict(self, head: Any, features: Any) -> list[tuple]:
+    def _predict(self, head: Any, features: Any) -> list[dict[str, Any]]:
         """The head's predictions as records."""
+
+    def _field(self, record: dict[str, Any], field: str) -> Tensor:
+        """One field of a record."""
+        return record[field]
 
 
 @TASK_UTILS.register_module()
 class AnchorPredictionsRecorder(_PredictionsRecorder):
     """Predictions of a dense head for all its anchors, one record per level, in the order of the student's samples.
 
-    ``data_idx`` 0 selects the logits, ``(M, C)``, 1 the encoded boxes, ``(M, 4)``.
+    ``data_idx`` names the field: ``'logits'``, ``(M, C)``, or ``'boxes'``, encoded, ``(M, 4)``.
 
     Args:
         source: Module that returns the features which the head reads: the neck.
@@ -54,24 +69,20 @@ class AnchorPredictionsRecorder(_PredictionsRecorder):
         super().__init__(source)
         self.head = head
 
-    def _predict(self, head: Any, features: Any) -> list[tuple]:
-        columns = (head.cls_out_channels, 4)
-        return [tuple(zip(level, columns)) for level in zip(*head(features))]
+    def _predict(self, head: Any, features: Any) -> list[dict[str, Any]]:
+        self._columns = dict(logits=head.cls_out_channels, boxes=4)
+        return [dict(zip(self.fields, level)) for level in zip(*head(features))]
 
-    def get_record_data(self, record_idx: int = 0, data_idx: int | None = None) -> Any:
-        """The predictions of one level, anchors first."""
-        record = super().get_record_data(record_idx)
-        if data_idx is None:
-            return [anchors_first(maps, columns) for maps, columns in record]
-        return anchors_first(*record[data_idx])
+    def _field(self, record: dict[str, Any], field: str) -> Tensor:
+        return anchors_first(record[field], self._columns[field])
 
 
 @TASK_UTILS.register_module()
 class RoIPredictionsRecorder(_PredictionsRecorder):
     """Predictions of the teacher's RoI head for the RoIs that the student sampled, one record.
 
-    Proposals of the teacher's own are never made. ``data_idx`` 0 selects the logits, ``(M, C + 1)``, 1 the encoded
-    boxes of the RoIs' labels, ``(M, 4)``.
+    Proposals of the teacher's own are never made. ``data_idx`` names the field: ``'logits'``, ``(M, C + 1)``, or
+    ``'boxes'``, the encoded boxes of the RoIs' labels, ``(M, 4)``.
 
     Args:
         source: Module that returns the features which the RoI head reads: the neck.
@@ -91,12 +102,14 @@ class RoIPredictionsRecorder(_PredictionsRecorder):
         """Take the RoIs from the student's recorder."""
         self._student = student_recorders.get_recorder(self.samples)
 
-    def _predict(self, head: Any, features: Any) -> list[tuple]:
-        assert self._student is not None
-        labels, rois = (
-            self._student.get_record_data(0, self._student.fields.index(field)) for field in ('labels', 'rois')
-        )
+    def _predict(self, head: Any, features: Any) -> list[dict[str, Any]]:
+        if self._student is None:
+            raise DistillError(
+                'RoIPredictions evaluate the RoIs that the student sampled, which mmkd_plugin.Distiller alone hands '
+                'over; use it as the distiller.'
+            )
+        labels, rois = (self._student.get_record_data(0, field) for field in ('labels', 'rois'))
         if self.scale != 1:
             rois = torch.cat([rois[:, :1], rois[:, 1:] * self.scale], 1)
         results = head._bbox_forward((features,) if isinstance(features, Tensor) else features, rois)
-        return [(results['cls_score'], boxes_of_labels(results['bbox_pred'], labels))]
+        return [dict(logits=results['cls_score'], boxes=boxes_of_labels(results['bbox_pred'], labels))]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import TASK_UTILS
 from mmkd_plugin.utilities.distributed import mean_over_ranks
 
@@ -38,7 +38,7 @@ class _SamplesRecorder(BaseRecorder):
             raise DistillError(
                 f'The recorder\'s source "{self.source}" is not a module of {type(model).__name__}; name its head.'
             )
-        self._built: dict[tuple[int, int], Tensor] = {}
+        self._built: dict[tuple[int, str], Tensor] = {}
 
     def __enter__(self) -> None:
         """Watch the head's loss method."""
@@ -64,12 +64,12 @@ class _SamplesRecorder(BaseRecorder):
         super().reset_data_buffer()
         self._built = {}
 
-    def get_record_data(self, record_idx: int = 0, data_idx: int | None = None) -> Any:
+    def get_record_data(self, record_idx: int = 0, data_idx: str | None = None) -> Any:
         """Return one field.
 
         Args:
             record_idx: Which call of the loss method.
-            data_idx: Index into ``fields``; by default all that were built so far.
+            data_idx: Name of the field; by default all that were built so far, as a dict.
 
         Returns:
             A tensor, always the same object within a step.
@@ -80,10 +80,14 @@ class _SamplesRecorder(BaseRecorder):
                 f'{record_idx} does not exist; choose a student that trains this head.'
             )
         if data_idx is None:
-            return [value for (record, _), value in self._built.items() if record == record_idx]
+            return {field: value for (record, field), value in self._built.items() if record == record_idx}
+        if data_idx not in self.fields:
+            raise DistillError(
+                f'The samples of "{self.source}" have no field "{data_idx}": {nearest(str(data_idx), self.fields)}'
+            )
         key = (record_idx, data_idx)
         if key not in self._built:
-            self._built[key] = getattr(self, f'_{self.fields[data_idx]}')(self.data_buffer[record_idx])
+            self._built[key] = getattr(self, f'_{data_idx}')(self.data_buffer[record_idx])
         return self._built[key]
 
 
@@ -91,14 +95,14 @@ class _SamplesRecorder(BaseRecorder):
 class AnchorSamplesRecorder(_SamplesRecorder):
     """Anchors of a dense head, one record per level, all images in succession.
 
-    The M anchors of a level lie in the order of its cells, those of a cell in succession. ``data_idx`` selects:
+    The M anchors of a level lie in the order of its cells, those of a cell in succession. ``data_idx`` names the field:
 
-    0. the student's logits, ``(M, C)``;
-    1. its regressed boxes, ``(M, 4)``, encoded;
-    2. the weight of each anchor in the head's classification loss, ``(M,)``, 0 for those not sampled;
-    3. the regression targets, ``(M, 4)``, encoded;
-    4. the weight in the regression loss, ``(M,)``, 0 for all but positives;
-    5. what the head divides its losses by, averaged over ranks, ``()``.
+    - ``'logits'``: the student's, ``(M, C)``;
+    - ``'boxes'``: its regressed boxes, ``(M, 4)``, encoded;
+    - ``'label_weights'``: of each anchor in the head's classification loss, ``(M,)``, 0 for those not sampled;
+    - ``'targets'``: of the regression, ``(M, 4)``, encoded;
+    - ``'box_weights'``: in the regression loss, ``(M,)``, 0 for all but positives;
+    - ``'avg_factor'``: what the head divides its losses by, averaged over ranks, ``()``.
 
     Args:
         source: Path of the head, an ``AnchorHead``.
@@ -123,7 +127,7 @@ class AnchorSamplesRecorder(_SamplesRecorder):
         return call['bbox_weights'].reshape(-1, 4)[:, 0]
 
     def _avg_factor(self, call: dict[str, Any]) -> Tensor:
-        known = next((value for (_, field), value in self._built.items() if self.fields[field] == 'avg_factor'), None)
+        known = next((value for (_, field), value in self._built.items() if field == 'avg_factor'), None)
         # One number for all levels.
         if known is not None:
             return known
@@ -134,11 +138,11 @@ class AnchorSamplesRecorder(_SamplesRecorder):
 class RoISamplesRecorder(_SamplesRecorder):
     """RoIs that a box head was trained on, one record with those of all images.
 
-    ``data_idx`` selects fields 0 to 4 as in :class:`AnchorSamplesRecorder`, where a box that is regressed for each
-    class is that of the RoI's label, and further:
+    ``data_idx`` names a field as in :class:`AnchorSamplesRecorder`, without ``'avg_factor'``; a box that is regressed
+    for each class is that of the RoI's label. There are further:
 
-    5. the labels, ``(M,)``, the number of classes for background;
-    6. the RoIs, ``(M, 5)``: index of the image, ``x1 y1 x2 y2`` in pixels of the student's input.
+    - ``'labels'``: ``(M,)``, the number of classes for background;
+    - ``'rois'``: ``(M, 5)``: index of the image, ``x1 y1 x2 y2`` in pixels of the student's input.
 
     Args:
         source: Path of the head, a ``BBoxHead``.

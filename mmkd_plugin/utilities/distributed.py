@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.distributed as dist
+from mmengine.dist import all_reduce
 from torch import Tensor
 
 
@@ -16,10 +16,8 @@ def mean_over_ranks(value: Tensor) -> Tensor:
         value: Any shape, floating point, without gradient.
 
     Returns:
-        The mean; ``value`` itself where nothing is distributed.
+        The mean, in a tensor of its own.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / dist.get_world_size()
+    mean = value.clone()
+    all_reduce(mean, op='mean')
+    return mean

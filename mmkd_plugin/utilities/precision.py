@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, Callable, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from mmkd_plugin.utilities.nested import map_tensors, tensors_of
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
@@ -29,27 +30,14 @@ def full_precision(function: Function) -> Function:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = _convert(args), {name: _convert(value) for name, value in kwargs.items()}
-        device = next(_tensors((*args, *kwargs.values()))).device
-        with torch.autocast(device.type, enabled=False):
+        args, kwargs = map_tensors(_full, args), map_tensors(_full, kwargs)
+        first = next(tensors_of([args, kwargs]), None)
+        with torch.autocast('cpu' if first is None else first.device.type, enabled=False):
             return function(*args, **kwargs)
 
     return cast(Function, wrapped)
 
 
-def _convert(item: Any) -> Any:
-    """Half tensors, also nested ones, as float32."""
-    if isinstance(item, Tensor):
-        return item.float() if item.dtype in HALF else item
-    if type(item) in (list, tuple):
-        return type(item)(_convert(each) for each in item)
-    return item
-
-
-def _tensors(item: Any) -> Iterator[Tensor]:
-    """All tensors of a nested argument, in order."""
-    if isinstance(item, Tensor):
-        yield item
-    elif type(item) in (list, tuple):
-        for each in item:
-            yield from _tensors(each)
+def _full(tensor: Tensor) -> Tensor:
+    """At least single precision."""
+    return tensor.float() if tensor.dtype in HALF else tensor

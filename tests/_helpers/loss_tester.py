@@ -29,8 +29,8 @@ class Golden:
 
     Attributes:
         loss: In float64, with the recorded parameters.
-        inputs: Arguments of ``forward``, floating-point ones in float64.
-        terms: Expected value of each term that ``forward`` returns.
+        inputs: Arguments of ``terms``, floating-point ones in float64.
+        terms: Expected value of each term.
         gradients: Expected gradient of the sum of all terms, by the name of an input (``'student'``, ``'student.0'`` in
             a list) or of a parameter.
         tolerance: Relative, in float64.
@@ -137,7 +137,7 @@ class LossTester:
         tolerance = tolerance or case.tolerance
         loss, inputs = case.loss.to(dtype), cast(case.inputs, dtype)
         leaves = self._require_gradients(inputs, self.student)
-        terms = loss(**inputs)
+        terms = loss.terms(**inputs)
         assert set(terms) == set(case.terms)
         for name, expected in case.terms.items():
             assert_near(terms[name], expected, tolerance, name=name)
@@ -149,31 +149,31 @@ class LossTester:
             assert_near(gradient(found[name]), expected, tolerance, floor, name=f'gradient of {name}')
 
     def test_terms_are_scalars(self) -> None:
-        terms = self._loss()(**self.inputs())
+        terms = self._loss().terms(**self.inputs())
         assert terms
         assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
 
     def test_term_of_weight_zero_is_left_out(self, term: str) -> None:
-        everything = self._loss()(**self.inputs())
-        rest = self._loss(**{self.term_weights[term]: 0})(**self.inputs())
+        everything = self._loss().terms(**self.inputs())
+        rest = self._loss(**{self.term_weights[term]: 0}).terms(**self.inputs())
         assert set(rest) == set(everything) - {term}
 
     def test_terms_scale_with_their_weight(self, term: str) -> None:
         option = self.term_weights[term]
-        once, thrice = (self._loss(**{option: weight})(**self.inputs()) for weight in (0.5, 1.5))
+        once, thrice = (self._loss(**{option: weight}).terms(**self.inputs()) for weight in (0.5, 1.5))
         assert_near(thrice[term], 3 * once[term], 1e-5)
 
     def test_loss_weight_scales_all_terms(self) -> None:
-        once, thrice = (self._loss(loss_weight=weight)(**self.inputs()) for weight in (0.5, 1.5))
+        once, thrice = (self._loss(loss_weight=weight).terms(**self.inputs()) for weight in (0.5, 1.5))
         assert_near(total(thrice), 3 * total(once), 1e-5)
-        assert self._loss(loss_weight=0)(**self.inputs()) == {}
+        assert self._loss(loss_weight=0).terms(**self.inputs()) == {}
 
     @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
     def test_half_precision_is_computed_in_float32(self, dtype: torch.dtype) -> None:
         half = self._cast_features(self.inputs(), dtype)
-        expected = self._loss()(**self._cast_features(half, torch.float32))
+        expected = self._loss().terms(**self._cast_features(half, torch.float32))
         leaves = self._require_gradients(half, self.student)
-        terms = self._loss()(**half)
+        terms = self._loss().terms(**half)
         for name, term in terms.items():
             assert_near(term, expected[name], 1e-6, name=name)
         total(terms).backward()
@@ -185,15 +185,15 @@ class LossTester:
         for name in (*self.student, *self.teacher):
             inputs[name] = map_tensors(lambda x: x / x.abs().max() * magnitude, inputs[name])
         leaves = self._require_gradients(inputs, self.student)
-        terms = self._loss()(**inputs)
+        terms = self._loss().terms(**inputs)
         total(terms).backward()
         assert all(torch.isfinite(term) for term in terms.values())
         assert all(torch.isfinite(gradient(leaf)).all() for leaf in leaves.values())
 
     def test_autocast_changes_nothing(self) -> None:
-        expected = self._loss()(**self.inputs())
+        expected = self._loss().terms(**self.inputs())
         with torch.autocast('cpu', torch.bfloat16):
-            terms = self._loss()(**self.inputs())
+            terms = self._loss().terms(**self.inputs())
         for name, term in terms.items():
             assert_near(term, expected[name], 1e-6, name=name)
 
@@ -201,7 +201,7 @@ class LossTester:
         inputs = self.inputs()
         students = self._require_gradients(inputs, self.student)
         teachers = self._require_gradients(inputs, self.teacher)
-        for name, term in self._loss()(**inputs).items():
+        for name, term in self._loss().terms(**inputs).items():
             term.backward(retain_graph=True)
             reached = [bool(gradient(leaf).any()) for leaf in students.values()]
             assert any(reached), f'{name} does not reach the student'
@@ -210,23 +210,23 @@ class LossTester:
                 leaf.grad = None
 
     def test_order_of_the_batch_does_not_matter(self) -> None:
-        expected = self._loss()(**self.inputs())
-        terms = self._loss()(**self._map_batch(lambda x: x.flip(0)))
+        expected = self._loss().terms(**self.inputs())
+        terms = self._loss().terms(**self._map_batch(lambda x: x.flip(0)))
         for name, term in terms.items():
             assert_near(term, expected[name], 1e-5, name=name)
 
     def test_size_of_the_batch_does_not_matter(self) -> None:
         if not self.repeat_invariant:
             pytest.skip('the loss grows with the batch by definition')
-        expected = self._loss()(**self.inputs())
-        terms = self._loss()(**self._map_batch(lambda x: torch.cat([x, x])))
+        expected = self._loss().terms(**self.inputs())
+        terms = self._loss().terms(**self._map_batch(lambda x: torch.cat([x, x])))
         for name, term in terms.items():
             assert_near(term, expected[name], 1e-5, name=name)
 
     def test_inputs_are_left_alone(self) -> None:
         inputs = self.inputs()
         before = copy.deepcopy(inputs)
-        total(self._loss()(**inputs))
+        total(self._loss().terms(**inputs))
         for name, item in inputs.items():
             for key, tensor in named_tensors(item, name).items():
                 assert torch.equal(tensor, named_tensors(before[name], name)[key]), f'{key} was changed in place'
@@ -235,7 +235,7 @@ class LossTester:
         loss, inputs = self._loss(), self.inputs()
         self._require_gradients(inputs, self.student)
         with HostSyncs() as syncs:
-            total(loss(**inputs)).backward()
+            total(loss.terms(**inputs)).backward()
         assert syncs.calls == []
 
     def _loss(self, **options: Any) -> nn.Module:

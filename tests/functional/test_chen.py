@@ -17,7 +17,7 @@ from mmkd_plugin.functional import (
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
 )
-from mmkd_plugin.losses import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
+from mmkd_plugin.methods import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
 from mmkd_plugin.registry import MODELS
 
 LOG2 = math.log(2)

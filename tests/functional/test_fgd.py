@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmkd_plugin.functional import box_masks, channel_attention, fgd_loss, spatial_attention
-from mmkd_plugin.losses import FGDLoss
+from mmkd_plugin.methods import FGDLoss
 from mmkd_plugin.registry import MODELS
 
 FILES = ('fgd_basic', 'fgd_align', 'fgd_init', 'fgd_empty_gt')

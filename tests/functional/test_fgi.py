@@ -13,7 +13,7 @@ from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 
 from mmkd_plugin.functional import box_levels, box_regions, fgi_loss, imitation_masks
-from mmkd_plugin.losses import FGILoss
+from mmkd_plugin.methods import FGILoss
 from mmkd_plugin.registry import MODELS
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mmkd_plugin.functional import aux_smooth_l1_loss, logits_kl_loss
-from mmkd_plugin.losses import PSPNetKDLoss
+from mmkd_plugin.methods import PSPNetKDLoss
 from mmkd_plugin.registry import MODELS
 
 

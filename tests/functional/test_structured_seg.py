@@ -10,7 +10,7 @@ from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 from mmkd_plugin.functional import node_similarity, pair_wise_loss, pixel_wise_loss
-from mmkd_plugin.losses import PairWiseLoss, PixelWiseLoss
+from mmkd_plugin.methods import PairWiseLoss, PixelWiseLoss
 from mmkd_plugin.registry import MODELS
 
 GROUPS = ('a_9x9_s0.5', 'b_8x11_s0.5', 'c_9x12_s0.25', 'd_33x33_s0.5', 'e_nopool')

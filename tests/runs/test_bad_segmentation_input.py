@@ -93,7 +93,7 @@ def test_pooling_that_does_not_fit(tmp_path, options, message):
 
 
 def test_memory_of_a_large_feature_is_refused_with_its_size():
-    from mmkd_plugin.losses import PairWiseLoss
+    from mmkd_plugin.methods import PairWiseLoss
 
     feature = torch.zeros(1, 1, 1, 1).expand(1, 8, 128, 256)
     with pytest.raises(ValueError, match=r'128 x 256 nodes and 1 images needs 4.0 GiB'):

@@ -12,5 +12,5 @@ distill = dict(
             background_weight=1.5,
             temperature=1.0,
             regression_weight=0.5,
-            margin=0.0,
+            regression_margin=0.0,
             hint_weight=0.5)))

@@ -11,4 +11,5 @@ distill = dict(
             tap='decode_head.conv_seg',
             adapt='never',
             same_classes=True,
-            loss=dict(type='mmrazor.ChannelWiseDivergence', tau=1, loss_weight=5))))
+            loss=dict(type='mmrazor.ChannelWiseDivergence', tau=1),
+            loss_weight=5)))

@@ -9,4 +9,5 @@ distill = dict(
         cwd=dict(
             type='Feature',
             tap='output',
-            loss=dict(type='mmrazor.ChannelWiseDivergence', tau=1, loss_weight=10))))
+            loss=dict(type='mmrazor.ChannelWiseDivergence', tau=1),
+            loss_weight=10)))

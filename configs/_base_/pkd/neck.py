@@ -13,4 +13,5 @@ distill = dict(
             type='Feature',
             tap='output',
             levels=4,
-            loss=dict(type='mmrazor.PKDLoss', loss_weight=6))))
+            loss=dict(type='mmrazor.PKDLoss'),
+            loss_weight=6)))

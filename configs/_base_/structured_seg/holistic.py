@@ -10,7 +10,7 @@ distill = dict(
     teacher_ckpt=None,
     methods=dict(holistic=dict(
         type='Holistic',
-        holistic_weight=0.1,
+        loss_weight=0.1,
         discriminator_weight=0.1,
         penalty_weight=10.0,
         optimizer=dict(type='SGD', lr=4e-4, momentum=0.9, weight_decay=5e-4),

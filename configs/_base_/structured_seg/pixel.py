@@ -5,4 +5,4 @@ runner_type = 'mmkd_plugin.DistillRunner'
 distill = dict(
     teacher=None,
     teacher_ckpt=None,
-    methods=dict(pixel=dict(type='PixelWise', pixel_weight=10.0)))
+    methods=dict(pixel=dict(type='PixelWise', loss_weight=10.0)))

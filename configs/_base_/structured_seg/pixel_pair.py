@@ -2,4 +2,4 @@
 
 _base_ = './pixel.py'
 
-distill = dict(methods=dict(pair=dict(type='PairWise', pair_weight=0.5)))
+distill = dict(methods=dict(pair=dict(type='PairWise', loss_weight=0.5)))

@@ -2,11 +2,11 @@
 
 The defaults do not depend on the batch and show the discriminator the image. The released code is
 reduction='batch_sum' for the pixels and conditional=False for the discriminator; the paper's pairs are patch=2,
-pooling='avg', detach_norm=False, pair_weight=10.
+pooling='avg', detach_norm=False, loss_weight=10.
 """
 
 _base_ = './holistic.py'
 
 distill = dict(
     methods=dict(
-        pixel=dict(type='PixelWise', pixel_weight=10.0), pair=dict(type='PairWise', pair_weight=0.5)))
+        pixel=dict(type='PixelWise', loss_weight=10.0), pair=dict(type='PairWise', loss_weight=0.5)))

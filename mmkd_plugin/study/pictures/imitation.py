@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.losses import FGILoss
+from mmkd_plugin.methods import FGILoss
 from mmkd_plugin.study.pictures.picture import add_legend, image_of, save
 from mmkd_plugin.teachers.frozen import RANDOM_WEIGHTS
 

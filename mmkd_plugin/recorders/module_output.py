@@ -15,7 +15,7 @@ from mmkd_plugin.registry import TASK_UTILS
 
 
 @TASK_UTILS.register_module()
-class FeatureRecorder(ModuleOutputsRecorder):
+class ModuleOutputRecorder(ModuleOutputsRecorder):
     """What a module returned, refused when it was overwritten afterwards.
 
     MMRazor's ``ModuleOutputs`` keeps a reference: an in-place operation that follows the module silently changes the

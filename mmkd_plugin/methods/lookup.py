@@ -1,0 +1,115 @@
+"""Find methods, losses and connectors by the names that a config gives them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, Union
+
+from mmengine.registry import MODELS as ROOT_MODELS
+
+from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.registry import METHODS, MODELS
+
+
+def find_method(kind: Union[str, type], where: str) -> type:
+    """The class of a method.
+
+    Args:
+        kind: The class, its registered name, or that name behind the package it comes from.
+        where: Place in the config, for messages.
+
+    Returns:
+        The class.
+
+    Raises:
+        DistillError: If there is none of that name.
+    """
+    if isinstance(kind, type):
+        return kind
+    METHODS.import_from_location()
+    found = _find(str(kind), METHODS.module_dict)
+    if found is None:
+        package = str(kind).partition('.')[0]
+        advice = ''
+        if '.' in str(kind) and package != 'mmkd_plugin':
+            advice = f" If it is yours, import the package with custom_imports=dict(imports=['{package}'])."
+        options = known_methods()
+        raise DistillError(f'"{where}" is {kind!r}, which is no method: {nearest(_last(kind), options)}{advice}')
+    return found
+
+
+def known_methods() -> Mapping[str, type]:
+    """All methods that are registered, by name."""
+    METHODS.import_from_location()
+    return dict(sorted(METHODS.module_dict.items()))
+
+
+def find_part(kind: Union[str, type], where: str, folder: str) -> type:
+    """The class of a loss or a connector; one without a scope is looked up in the plugin, then in MMRazor.
+
+    Args:
+        kind: The class, its registered name, or that name behind a scope or the package it comes from.
+        where: Place in the config, for messages.
+        folder: ``'losses'`` or ``'connectors'``.
+
+    Returns:
+        The class.
+
+    Raises:
+        DistillError: If there is none of that name.
+    """
+    if isinstance(kind, type):
+        return kind
+    for full in [kind] if '.' in kind else [f'mmkd_plugin.{kind}', f'mmrazor.{kind}', kind]:
+        found = MODELS.get(full)
+        if found is not None:
+            return found
+    for registry in (MODELS, ROOT_MODELS, *ROOT_MODELS.children.values()):
+        found = _find(kind, registry.module_dict)
+        if found is not None and '.' in kind:
+            return found
+    known = {**ROOT_MODELS.children['mmrazor'].module_dict, **MODELS.module_dict}
+    options = [key for key, value in known.items() if _is_one(value, folder)]
+    raise DistillError(f'"{where}" is {kind!r}, which is none of the {folder}: {nearest(_last(kind), options)}')
+
+
+def full_name(part: type) -> str:
+    """Name under which every scope finds a class: its registered one, or its path where it has none."""
+    for registry in (MODELS, *ROOT_MODELS.children.values(), ROOT_MODELS):
+        name = next((key for key, value in registry.module_dict.items() if value is part), None)
+        if name is not None:
+            return f'{registry.scope}.{name}'
+    return f'{part.__module__}.{part.__name__}'
+
+
+def _is_one(part: type, folder: str) -> bool:
+    """Whether a registered class is one of the losses or connectors."""
+    ours = part.__module__.startswith('mmkd_plugin.methods') and folder == 'losses'
+    return ours or f'.{folder}.' in part.__module__
+
+
+def _find(name: str, registered: Mapping[str, type]) -> Optional[type]:
+    """A class by its registered name, by that name behind its package, or by its path."""
+    if name in registered:
+        return registered[name]
+    scope, _, last = name.rpartition('.')
+    if not scope:
+        return None
+    here = registered.get(last)
+    if here is not None and f'{here.__module__}.'.startswith(f'{scope}.'):
+        return here
+    try:
+        part: Any = getattr(importlib.import_module(scope), last, None)
+    except ImportError:
+        return None
+    return part if part in _values(registered) else None
+
+
+def _values(registered: Mapping[str, type]) -> Iterable[type]:
+    return list(registered.values())
+
+
+def _last(name: Union[str, type]) -> str:
+    """A name without its scope."""
+    return str(name).rsplit('.', 1)[-1]

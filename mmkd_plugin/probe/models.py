@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.probe.anatomy import task_of
 from mmkd_plugin.probe.boxes import BoxHead, BoxHeadPair, dense_head, roi_box_head
 from mmkd_plugin.probe.maps import HeadPair, HeadTaps
 from mmkd_plugin.probe.observe import Observation, observe
@@ -31,6 +32,7 @@ class ModelTaps:
         anchor_strides: Strides of the levels on which the head places anchors; empty where it places none.
         dense_head: The RPN or the one-stage head of a detector, None where it has none.
         roi_head: The RoI head of a detector, None where it has none.
+        task: ``'segmentation'``, ``'detection'``, or empty for a model of another kind.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ModelTaps:
     anchor_strides: tuple[int, ...] = ()
     dense_head: BoxHead | None = None
     roi_head: BoxHead | None = None
+    task: str = ''
 
     def seen_at(self, scale: float) -> ModelTaps:
         """The same model on images that are larger by ``scale``, in pixels of the smaller ones."""
@@ -118,15 +121,14 @@ class ModelPair:
         Where no stride is common, each student level meets the nearest one of the teacher within a factor of two; what
         compares the two then resizes the teacher's map.
         """
-        pairs, left = match_strides(students, teachers, 1)
-        if not pairs:
-            pairs, left = match_strides(students, teachers, 2)
-            if pairs:
-                print_log(
-                    "Student and teacher have no level of the same stride; nearest ones are compared, the teacher's "
-                    f'resized: {", ".join(f"{pair.student.stride:g} with {pair.teacher.stride:g}" for pair in pairs)}.',
-                    'current',
-                )
+        pairs, left = match_strides(students, teachers)
+        unequal = [pair for pair in pairs if pair.student.stride != pair.teacher.stride]
+        if unequal:
+            print_log(
+                "Student and teacher have no level of the same stride; nearest ones are compared, the teacher's "
+                f'resized: {", ".join(f"{pair.student.stride:g} with {pair.teacher.stride:g}" for pair in unequal)}.',
+                'current',
+            )
         if not pairs:
             raise DistillError(
                 f'Student and teacher have no levels whose strides lie within a factor of two: '
@@ -136,17 +138,18 @@ class ModelPair:
             )
         if left:
             print_log(
-                f'Student levels of stride {left} have no teacher level of that stride and are not distilled.',
+                f'Student levels of stride {[level.stride for level in left]} have no teacher level of that stride and '
+                'are not distilled.',
                 'current',
             )
         return pairs
 
-    def box_heads(self, where: str, heads: str = 'all') -> list[BoxHeadPair]:
+    def box_heads(self, heads: str = 'all', remedy: str = 'leave the method out') -> list[BoxHeadPair]:
         """The box heads of both detectors.
 
         Args:
-            where: The method's place in the block, for messages.
             heads: ``'all'``, ``'dense'`` or ``'roi'``.
+            remedy: What to do other than to choose another model, for messages.
 
         Returns:
             The pairs that the student has: the dense head, then the RoI head.
@@ -154,7 +157,6 @@ class ModelPair:
         Raises:
             DistillError: If the student has none, or the teacher lacks one of them.
         """
-        remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
         kinds = {'dense': 'dense_head', 'roi': 'roi_head'}
         wanted = list(kinds.values()) if heads == 'all' else [kinds[heads]]
         pairs = []
@@ -225,23 +227,25 @@ def taps_of(model: Any, seen: Observation) -> ModelTaps:
         anchor_strides=anchor_strides(model),
         dense_head=dense_head(model),
         roi_head=roi_box_head(model),
+        task=task_of(model),
     )
 
 
 def _pre_norm(seen: Observation) -> list[Tap]:
     """The levels before norm and activation, from fine to coarse; none where no convolution made any."""
-    watch, inner, made = seen.watch, [], []
+    watch, taps, convolutions = seen.watch, [], 0
     for level in seen.levels:
         origins = watch.origins_of(level.feature)
-        convolution = _convolution_of(
-            [origin for origin in origins if origin[0].startswith(f'{seen.trunk}.')], watch.modules
-        )
+        inside = [origin for origin in origins if origin[0].startswith(f'{seen.trunk}.')]
+        convolution = _convolution_of(inside, watch.modules)
         if convolution is not None:
             path, call = convolution
-            inner.append(watch.tap(path, watch.results[path][call], call))
+            taps.append(watch.tap(path, watch.results[path][call], call))
+            convolutions += 1
         elif origins:
-            made.append(level.tap)
-    return sorted(inner + made, key=lambda tap: tap.stride) if inner else []
+            taps.append(level.tap)
+    # Levels of the same stride stay in the order of the trunk.
+    return sorted(taps, key=lambda tap: tap.stride) if convolutions else []
 
 
 def _convolution_of(origins: list[tuple[str, int]], modules: dict[str, nn.Module]) -> tuple[str, int] | None:

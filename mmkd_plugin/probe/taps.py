@@ -41,22 +41,27 @@ class LevelPair:
     teacher: Tap
 
 
-def match_strides(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tuple[list[LevelPair], list[int]]:
-    """Pair each student tap with the nearest free teacher tap within a ratio of strides.
+def match_strides(students: Sequence[Tap], teachers: Sequence[Tap]) -> tuple[list[LevelPair], list[Tap]]:
+    """Pair each student tap with the teacher's of the same stride or, where none is common, the nearest within two.
 
     Args:
         students: The student's taps.
-        teachers: The teacher's.
-        ratio: Up to which the strides of a pair may differ; 1 for equal ones.
+        teachers: The teacher's, in pixels of the student's image.
 
     Returns:
-        The pairs, and the strides of the student's taps that found none.
+        The pairs in the order of the student's taps, and those of its taps that found none.
     """
-    free, pairs, left = list(teachers), [], []
+    pairs, left = _match(students, teachers, 1)
+    return (pairs, left) if pairs else _match(students, teachers, 2)
+
+
+def _match(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tuple[list[LevelPair], list[Tap]]:
+    """Pair each student tap with the nearest free teacher tap within a ratio of strides."""
+    free, pairs, left = [tap for tap in teachers if tap.stride], [], []
     for level in students:
         apart = [max(level.stride, other.stride) / min(level.stride, other.stride) for other in free]
         if apart and min(apart) <= ratio:
             pairs.append(LevelPair(level, free.pop(apart.index(min(apart)))))
         else:
-            left.append(level.stride)
+            left.append(level)
     return pairs, left

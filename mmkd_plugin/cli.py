@@ -1,4 +1,7 @@
-"""What the command lines of ``tools/`` share: MMDetection's options, and errors as one sentence."""
+"""What the command lines share: MMDetection's options, reading a config, and errors as one sentence.
+
+Importing it is cheap, and what is heavy waits for its use, so that a command can answer ``--help`` at once.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +11,77 @@ import os
 import os.path as osp
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-from rich.console import Console
-
-from mmkd_plugin.engine import DistillRunner
 from mmkd_plugin.errors import DistillError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+    from rich.console import Console
+
+
+def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """The parser of one command.
+
+    Args:
+        name: The command as it is typed.
+        description: What it does.
+        example: A command line to copy, the last thing that its help shows.
+
+    Returns:
+        The parser, without arguments.
+    """
+    return argparse.ArgumentParser(**help_texts(description, example), prog=f'mmkd {name}')
+
+
+def help_texts(description: str, example: str) -> dict:
+    """Arguments of a parser whose help ends with an example."""
+    return dict(
+        description=description,
+        epilog=f'example:\n  {example}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing have in common."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; work_dirs/<config name> by default')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override config entries, for instance distill.teacher_ckpt=teacher.pth train_cfg.max_epochs=3',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes are started'
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, for commands that read a config and run nothing from it."""
+    from mmengine.config import DictAction
+
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config entries, for instance distill.teacher_ckpt=teacher.pth train_cfg.max_epochs=3',
+    )
+    parser.set_defaults(launcher='none', work_dir=None, local_rank=0)
+
+
 def read_config(args: argparse.Namespace) -> Config:
-    """Read the config file of a command line and apply its overrides.
+    """Read the config of a command line and apply its overrides.
 
     Args:
-        args: With ``config`` and the options of :func:`add_common_arguments`.
+        args: With ``config``, a file or a zoo name, and the options of :func:`add_common_arguments` or
+            :func:`add_config_options`.
 
     Returns:
         The config, with ``work_dir`` and ``launcher`` set.
 
     Raises:
-        DistillError: If the file does not exist.
+        DistillError: If the file does not exist or is no config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not osp.isfile(args.config):
-        raise DistillError(f'The config file "{args.config}" does not exist; give the path of a .py config.')
-    cfg = Config.fromfile(args.config)
+    cfg = _load(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -59,13 +92,42 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def _load(name: str) -> Config:
+    """The config of a file or, as ``mmdet::path``, of a file beside an installed package's configs."""
+    from mmengine.config import Config
+
+    path = osp.expanduser(name)
+    if '::' in name:
+        from mmkd_plugin.teachers.frozen import local_file
+
+        path = local_file(name)
+    if not osp.isfile(path):
+        raise DistillError(
+            f'The config file "{name}" does not exist; give the path of a .py config, or a zoo name such as '
+            '"mmdet::retinanet/retinanet_r50_fpn_1x_coco.py".'
+        )
+    try:
+        return Config.fromfile(path)
+    except Exception as error:
+        reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
+        raise DistillError(
+            f'The config "{name}" cannot be read ({type(error).__name__}: {reason}); correct the file or name another.'
+        ) from error
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for; without a wish it is ours, which reads checkpoints safely."""
+    from mmengine.registry import RUNNERS
+
+    from mmkd_plugin.engine import DistillRunner
+
     return RUNNERS.build(cfg) if cfg.get('runner_type') else DistillRunner.from_cfg(cfg)
 
 
 def wide_console() -> Console:
     """A console for tables: as wide as the terminal, 120 columns where there is none."""
+    from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else 120)
 
 

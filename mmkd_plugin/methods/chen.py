@@ -230,7 +230,8 @@ class Chen(Method):
             # The boxes of an RoI are those of its class.
             parts.same_classes = True
             where = f'distill.methods.{name}'
-            for pair in models.box_heads(where, self.heads):
+            remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
+            for pair in models.box_heads(self.heads, remedy=remedy):
                 self._compare(parts, f'loss_{name}_{_LABELS.get(pair.student.path, "roi")}', pair, models, where)
         if self.hint_weight:
             self._hint(parts, f'loss_{name}_hint', models)

@@ -1,8 +1,30 @@
-"""The parts of a detector or segmentor that others look up: its trunk and its auxiliary heads."""
+"""The parts of a detector or segmentor that others look up: its task, its trunk and its auxiliary heads."""
 
 from __future__ import annotations
 
 from torch import nn
+
+_BOX_HEADS = ('bbox_head', 'rpn_head', 'roi_head', 'mask_head')
+
+
+def task_of(model: nn.Module) -> str:
+    """What a model predicts.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        ``'segmentation'`` for one label map, ``'detection'`` for objects, empty where the model shows neither.
+    """
+    if isinstance(getattr(model, 'decode_head', None), nn.Module):
+        return 'segmentation'
+    # By name, because MMDetection need not be installed where segmentors are distilled.
+    detector = any(
+        kind.__name__ == 'BaseDetector' and kind.__module__.startswith('mmdet.') for kind in type(model).__mro__
+    )
+    if detector or any(isinstance(getattr(model, name, None), nn.Module) for name in _BOX_HEADS):
+        return 'detection'
+    return ''
 
 
 def trunk_name(model: nn.Module) -> str:

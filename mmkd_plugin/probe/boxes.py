@@ -197,15 +197,15 @@ def dense_head(model: nn.Module) -> BoxHead | None:
         return BoxHead(path, kind.__name__)
     generator = head.prior_generator
     return BoxHead(
-        path,
-        kind.__name__,
-        'AnchorSamples',
-        head.cls_out_channels,
-        head.use_sigmoid_cls,
-        _coder(head.bbox_coder),
-        head.reg_decoded_bbox,
-        _loss_name(path, kind.loss_by_feat is RPNHead.loss_by_feat),
-        tuple(
+        path=path,
+        name=kind.__name__,
+        samples='AnchorSamples',
+        columns=head.cls_out_channels,
+        sigmoid=head.use_sigmoid_cls,
+        coder=_coder(head.bbox_coder),
+        decoded=head.reg_decoded_bbox,
+        loss=_loss_name(path, kind.loss_by_feat is RPNHead.loss_by_feat),
+        anchors=tuple(
             AnchorLevel(stride[0], tuple(map(tuple, boxes.tolist())))
             for stride, boxes in zip(generator.strides, generator.base_anchors)
         ),
@@ -236,14 +236,14 @@ def roi_box_head(model: nn.Module) -> BoxHead | None:
     if not known:
         return BoxHead(path, kind.__name__)
     return BoxHead(
-        path,
-        kind.__name__,
-        'RoISamples',
-        head.num_classes + 1,
-        bool(getattr(head.loss_cls, 'use_sigmoid', False)),
-        _coder(head.bbox_coder),
-        head.reg_decoded_bbox,
-        'loss_cls',
+        path=path,
+        name=kind.__name__,
+        samples='RoISamples',
+        columns=head.num_classes + 1,
+        sigmoid=bool(getattr(head.loss_cls, 'use_sigmoid', False)),
+        coder=_coder(head.bbox_coder),
+        decoded=head.reg_decoded_bbox,
+        loss='loss_cls',
     )
 
 

@@ -6,29 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch import nn
 
 from mmkd_plugin.errors import DistillError, nearest
-from mmkd_plugin.probe.anatomy import auxiliary_heads, trunk_name
+from mmkd_plugin.probe.anatomy import task_of
 from mmkd_plugin.probe.boxes import BoxHead, BoxHeadPair, dense_head, roi_box_head
-from mmkd_plugin.probe.taps import HeadTaps, Tap
+from mmkd_plugin.probe.maps import HeadPair, HeadTaps
+from mmkd_plugin.probe.observe import Observation, observe
+from mmkd_plugin.probe.taps import LevelPair, Tap, match_strides
 from mmkd_plugin.recorders.priors import anchor_strides
-from mmkd_plugin.utilities.rng import isolated_rng
-
-PROBE_SIZES = (256, 512, 1024)
-"""Sides in pixels of the images that a model is probed with, until it takes one; the first has two cells at the
-coarsest usual stride, 128."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LevelPair:
-    """The taps of student and teacher at one stride."""
-
-    student: Tap
-    teacher: Tap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +32,7 @@ class ModelTaps:
         anchor_strides: Strides of the levels on which the head places anchors; empty where it places none.
         dense_head: The RPN or the one-stage head of a detector, None where it has none.
         roi_head: The RoI head of a detector, None where it has none.
+        task: ``'segmentation'``, ``'detection'``, or empty for a model of another kind.
     """
 
     name: str
@@ -56,6 +44,7 @@ class ModelTaps:
     anchor_strides: tuple[int, ...] = ()
     dense_head: BoxHead | None = None
     roi_head: BoxHead | None = None
+    task: str = ''
 
     def seen_at(self, scale: float) -> ModelTaps:
         """The same model on images that are larger by ``scale``, in pixels of the smaller ones."""
@@ -99,32 +88,6 @@ class ModelTaps:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadPair:
-    """The same head of student and teacher."""
-
-    student: HeadTaps
-    teacher: HeadTaps
-
-    def require_same_classes(self) -> None:
-        """Refuse class maps that cannot be compared class by class.
-
-        Raises:
-            DistillError: If the numbers of classes differ, or there is one channel for two classes.
-        """
-        ours, theirs = self.student.logits.channels, self.teacher.logits.channels
-        if ours != theirs:
-            raise DistillError(
-                f"The student's {self.student.path} gives {ours} classes and the teacher's {self.teacher.path} "
-                f'{theirs}, so their logits cannot be compared; choose a teacher of the same num_classes.'
-            )
-        if ours == 1:
-            raise DistillError(
-                f'The {self.student.path} gives one channel, whose softmax is the same everywhere; train student and '
-                'teacher with out_channels=2.'
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class ModelPair:
     """Student and teacher as a method sees them.
 
@@ -158,15 +121,14 @@ class ModelPair:
         Where no stride is common, each student level meets the nearest one of the teacher within a factor of two; what
         compares the two then resizes the teacher's map.
         """
-        pairs, left = _match(students, teachers, 1)
-        if not pairs:
-            pairs, left = _match(students, teachers, 2)
-            if pairs:
-                print_log(
-                    "Student and teacher have no level of the same stride; nearest ones are compared, the teacher's "
-                    f'resized: {", ".join(f"{pair.student.stride:g} with {pair.teacher.stride:g}" for pair in pairs)}.',
-                    'current',
-                )
+        pairs, left = match_strides(students, teachers)
+        unequal = [pair for pair in pairs if pair.student.stride != pair.teacher.stride]
+        if unequal:
+            print_log(
+                "Student and teacher have no level of the same stride; nearest ones are compared, the teacher's "
+                f'resized: {", ".join(f"{pair.student.stride:g} with {pair.teacher.stride:g}" for pair in unequal)}.',
+                'current',
+            )
         if not pairs:
             raise DistillError(
                 f'Student and teacher have no levels whose strides lie within a factor of two: '
@@ -176,17 +138,18 @@ class ModelPair:
             )
         if left:
             print_log(
-                f'Student levels of stride {left} have no teacher level of that stride and are not distilled.',
+                f'Student levels of stride {[level.stride for level in left]} have no teacher level of that stride and '
+                'are not distilled.',
                 'current',
             )
         return pairs
 
-    def box_heads(self, where: str, heads: str = 'all') -> list[BoxHeadPair]:
+    def box_heads(self, heads: str = 'all', remedy: str = 'leave the method out') -> list[BoxHeadPair]:
         """The box heads of both detectors.
 
         Args:
-            where: The method's place in the block, for messages.
             heads: ``'all'``, ``'dense'`` or ``'roi'``.
+            remedy: What to do other than to choose another model, for messages.
 
         Returns:
             The pairs that the student has: the dense head, then the RoI head.
@@ -194,7 +157,6 @@ class ModelPair:
         Raises:
             DistillError: If the student has none, or the teacher lacks one of them.
         """
-        remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
         kinds = {'dense': 'dense_head', 'roi': 'roi_head'}
         wanted = list(kinds.values()) if heads == 'all' else [kinds[heads]]
         pairs = []
@@ -231,18 +193,6 @@ class ModelPair:
         return HeadPair(self.student.decode_head, self.teacher.decode_head)
 
 
-def _match(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tuple[list[LevelPair], list[int]]:
-    """Pair each student tap with the nearest free teacher tap within a ratio of strides; the rest are strides left."""
-    free, pairs, left = list(teachers), [], []
-    for level in students:
-        apart = [max(level.stride, other.stride) / min(level.stride, other.stride) for other in free]
-        if apart and min(apart) <= ratio:
-            pairs.append(LevelPair(level, free.pop(apart.index(min(apart)))))
-        else:
-            left.append(level.stride)
-    return pairs, left
-
-
 def probe(model: Any, role: str) -> ModelTaps:
     """Run a model once on a small image, or on a larger one where it must, and list its levels and heads.
 
@@ -261,244 +211,41 @@ def probe(model: Any, role: str) -> ModelTaps:
     Raises:
         DistillError: If the model has neither feature levels nor a decode head.
     """
-    name = trunk_name(model)
-    trunk = getattr(model, name, None)
-    if trunk is None:
-        raise DistillError(
-            f'The {role}, {type(model).__name__}, has neither neck nor backbone; distillation needs a model of '
-            'that form.'
-        )
-    watch = _Watch(model)
-    training = [module for module in model.modules() if module.training]
-    parameter = next(model.parameters())
-    decode_head, auxiliary = None, []
-    try:
-        with isolated_rng(), torch.no_grad():
-            model.eval()
-            features, decode_head = _features(model, watch, role, parameter)
-            result = watch.results.get(name)
-            _run_dense_heads(model, features)
-            auxiliary = [_probe_head(watch, path, head, features) for path, head in auxiliary_heads(model).items()]
-    finally:
-        watch.stop()
-        for module in training:
-            module.training = True
-    outputs = result[-1] if result else None
-    levels = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
-    single = not isinstance(outputs, (tuple, list))
-    taps, inner, made = [], [], []
-    for index, level in enumerate(levels):
-        if not isinstance(level, Tensor) or level.dim() != 4:
-            continue
-        tap = watch.tap(name, level, data_idx=None if single else index)
-        taps.append(tap)
-        inside = [origin for origin in watch.origins_of(level) if origin[0].startswith(f'{name}.')]
+    return taps_of(model, observe(model, role))
+
+
+def taps_of(model: Any, seen: Observation) -> ModelTaps:
+    """The levels and heads of a model that was run; see :func:`probe`."""
+    output = sorted((level.tap for level in seen.levels), key=lambda tap: tap.stride)
+    return ModelTaps(
+        name=type(model).__name__,
+        output=tuple(output),
+        pre_norm=tuple(_pre_norm(seen) or output),
+        modules=seen.watch.taps(),
+        decode_head=seen.decode_head,
+        auxiliary_heads=seen.auxiliary_heads,
+        anchor_strides=anchor_strides(model),
+        dense_head=dense_head(model),
+        roi_head=roi_box_head(model),
+        task=task_of(model),
+    )
+
+
+def _pre_norm(seen: Observation) -> list[Tap]:
+    """The levels before norm and activation, from fine to coarse; none where no convolution made any."""
+    watch, taps, convolutions = seen.watch, [], 0
+    for level in seen.levels:
+        origins = watch.origins_of(level.feature)
+        inside = [origin for origin in origins if origin[0].startswith(f'{seen.trunk}.')]
         convolution = _convolution_of(inside, watch.modules)
         if convolution is not None:
-            before = watch.results[convolution[0]][convolution[1]]
-            inner.append(watch.tap(convolution[0], before, convolution[1]))
-        elif watch.origins_of(level):
-            made.append(tap)
-    if not taps and decode_head is None:
-        raise DistillError(
-            f'The {name} of the {role}, {type(model).__name__}, returns no feature maps of the form (N, C, H, W).'
-        )
-    taps.sort(key=lambda tap: tap.stride)
-    inner = sorted(inner + made, key=lambda tap: tap.stride) if inner else taps
-    return ModelTaps(
-        type(model).__name__,
-        tuple(taps),
-        tuple(inner),
-        watch.taps(),
-        decode_head,
-        tuple(head for head in auxiliary if head is not None),
-        anchor_strides(model),
-        dense_head(model),
-        roi_box_head(model),
-    )
-
-
-class _Watch:
-    """What the modules of a model took and returned during one forward pass.
-
-    Tensors are told apart by identity, so all of them are kept until the probe is over. Heads that training runs past
-    their hooks are listed in ``direct``; ``refused`` says whether a head could not be run.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.modules = dict(model.named_modules())
-        self.direct: set[str] = set()
-        self.refused = False
-        self.start((0, 0))
-        self._handles = [module.register_forward_hook(self._hook(path)) for path, module in self.modules.items()]
-
-    def start(self, size: tuple[int, int]) -> None:
-        """Forget what was seen, before a run on an image of another height and width."""
-        self.size = size
-        self.results: dict[str, list[Any]] = {}
-        self._inputs: dict[tuple[str, int], Any] = {}
-        self._origins: dict[int, list[tuple[str, int]]] = {}
-        self._elements: dict[int, list[tuple[str, int, int]]] = {}
-
-    def _hook(self, path: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            calls = self.results.setdefault(path, [])
-            origin = (path, len(calls))
-            calls.append(outputs)
-            self._inputs[origin] = inputs
-            if isinstance(outputs, Tensor):
-                self._origins.setdefault(id(outputs), []).append(origin)
-            elif isinstance(outputs, (tuple, list)):
-                for index, element in enumerate(outputs):
-                    self._elements.setdefault(id(element), []).append((*origin, index))
-
-        return hook
-
-    def stop(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-
-    def origins_of(self, tensor: Any) -> list[tuple[str, int]]:
-        """The modules that returned a tensor, each with the number of its call, from the innermost outwards."""
-        return self._origins.get(id(tensor), [])
-
-    def elements_of(self, tensor: Any) -> list[tuple[str, int, int]]:
-        """The modules that returned a tensor among others, each with the number of its call and the tensor's place."""
-        return self._elements.get(id(tensor), [])
-
-    def input_of(self, origin: tuple[str, int]) -> Any:
-        """What a module was called with."""
-        inputs = self._inputs[origin]
-        return inputs[0] if inputs else None
-
-    def taps(self) -> dict[str, tuple[Tap, ...]]:
-        """All outputs of every module that returned feature maps."""
-        return {
-            path: tuple(self.tap(path, output, call) for call, output in enumerate(calls))
-            for path, calls in self.results.items()
-            if path and all(map(_is_map, calls))
-        }
-
-    def tap(self, path: str, feature: Tensor, call: int = 0, data_idx: int | None = None) -> Tap:
-        """The tap at which a feature was seen."""
-        stride = round(self.size[1] / feature.shape[-1])
-        nonnegative = bool((feature >= 0).all())
-        return Tap(path, feature.shape[1], stride, call, data_idx, nonnegative, path in self.direct)
-
-
-def _is_map(output: Any) -> bool:
-    return isinstance(output, Tensor) and output.dim() == 4
-
-
-def _features(model: Any, watch: _Watch, role: str, like: Tensor) -> tuple[Any, HeadTaps | None]:
-    """Run a model's trunk and decode head on the smallest image that both take, or else the trunk.
-
-    Returns:
-        The features, and the taps of the decode head, None where it gave none.
-
-    Raises:
-        DistillError: If the trunk takes no image.
-    """
-    first, smallest = None, None
-    for size in _sizes(model):
-        try:
-            features = _run_trunk(model, watch, size, like)
-        except Exception as error:
-            first = first or error
-            continue
-        watch.refused = False
-        decode_head = _probe_decode_head(watch, model, features)
-        if decode_head is not None or not watch.refused:
-            return features, decode_head
-        smallest = smallest or size
-    if smallest is not None:
-        return _run_trunk(model, watch, smallest, like), None
-    raise DistillError(
-        f'The {role}, {type(model).__name__}, cannot be run on an image of {PROBE_SIZES[0]} pixels or a larger one to '
-        f'find its levels ({str(first).splitlines()[0]}); write the distiller config by hand or choose another one.'
-    ) from first
-
-
-def _run_trunk(model: Any, watch: _Watch, size: tuple[int, int], like: Tensor) -> Any:
-    """The features of an image of noise."""
-    watch.start(size)
-    return model.extract_feat(torch.rand(1, 3, *size, device=like.device, dtype=like.dtype))
-
-
-def _sizes(model: nn.Module) -> list[tuple[int, int]]:
-    """Heights and widths to try: the usual one, the one that the model's preprocessor makes, larger ones."""
-    own = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
-    usual = [(side, side) for side in PROBE_SIZES]
-    return [usual[0], *([tuple(own)] if own else []), *usual[1:]]
-
-
-def _run_dense_heads(model: nn.Module, features: Any) -> None:
-    """Run a detector's dense heads, so that their modules are seen as well."""
-    for name in ('rpn_head', 'bbox_head'):
-        head = getattr(model, name, None)
-        if isinstance(head, nn.Module):
-            try:
-                head(features)
-            except Exception:  # A head that needs more than features, a decoder say, is not probed.
-                continue
-
-
-def _probe_decode_head(watch: _Watch, model: Any, features: Any) -> HeadTaps | None:
-    """The taps of a segmentor's decode head; of several that refine each other, those of the last with a class map."""
-    head = getattr(model, 'decode_head', None)
-    if not isinstance(head, nn.ModuleList):
-        return _probe_head(watch, 'decode_head', head, features) if isinstance(head, nn.Module) else None
-    found: HeadTaps | None = None
-    coarse: tuple[Any, ...] = ()
-    for index, stage in enumerate(head):
-        taps = _probe_head(watch, f'decode_head.{index}', stage, features, *coarse)
-        if taps is None:
-            break
-        found, coarse = taps, (watch.results[taps.path][-1],)
-    return found
-
-
-def _probe_head(watch: _Watch, path: str, head: nn.Module, *inputs: Any) -> HeadTaps | None:
-    """Run a segmentation head and find what returned its logits and the module that made the classifier's input.
-
-    Heads return their class map alone or first. None where the head returns no class map, or needs other inputs.
-    """
-    watch.direct.add(path)
-    try:
-        outputs = head(*inputs)
-    except Exception:  # A head that needs the data samples, say, is not probed.
-        watch.refused = True
-        return None
-    index = 0 if isinstance(outputs, (tuple, list)) and outputs else None
-    logits: Any = outputs if index is None else outputs[index]
-    if not _is_map(logits) or logits.shape[1] != getattr(head, 'out_channels', logits.shape[1]):
-        return None
-    inside = [origin for origin in watch.origins_of(logits) if origin[0] != path]
-    among = [origin for origin in watch.elements_of(logits) if origin[0] != path]
-    feature: Any = None
-    makers: list[tuple[str, int]] = []
-    if inside:
-        tap = watch.tap(inside[-1][0], logits, inside[-1][1])
-        feature = watch.input_of(inside[0])
-        makers = watch.origins_of(feature)
-        while makers and all(isinstance(watch.modules[maker], _DropoutNd) for maker, _ in makers):
-            behind = feature
-            feature = watch.input_of(makers[0])
-            # Dropout that does nothing returns what it took.
-            makers = watch.origins_of(feature) if feature is not behind else []
-        makers = [origin for origin in makers if not isinstance(watch.modules[origin[0]], _DropoutNd)]
-    elif among:
-        tap = watch.tap(among[-1][0], logits, *among[-1][1:])
-    else:
-        tap = watch.tap(path, logits, data_idx=index)
-    return HeadTaps(
-        path,
-        tap,
-        watch.tap(makers[-1][0], feature, makers[-1][1]) if makers and _is_map(feature) else None,
-        bool(getattr(head, 'align_corners', False)),
-        255 if getattr(head, 'ignore_index', None) is None else head.ignore_index,  # type: ignore[arg-type]
-    )
+            path, call = convolution
+            taps.append(watch.tap(path, watch.results[path][call], call))
+            convolutions += 1
+        elif origins:
+            taps.append(level.tap)
+    # Levels of the same stride stay in the order of the trunk.
+    return sorted(taps, key=lambda tap: tap.stride) if convolutions else []
 
 
 def _convolution_of(origins: list[tuple[str, int]], modules: dict[str, nn.Module]) -> tuple[str, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +34,34 @@ class Tap:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadTaps:
-    """The taps of a segmentation head.
+class LevelPair:
+    """The taps of student and teacher at one stride."""
 
-    Attributes:
-        path: Path of the head.
-        logits: The class map, before any resizing to the label's size.
-        feature: What the classifier works on, before dropout; None where no module returned it.
-        align_corners: Whether the head aligns corners when it resizes its logits.
-        ignore_index: Label that the head's losses leave out.
+    student: Tap
+    teacher: Tap
+
+
+def match_strides(students: Sequence[Tap], teachers: Sequence[Tap]) -> tuple[list[LevelPair], list[Tap]]:
+    """Pair each student tap with the teacher's of the same stride or, where none is common, the nearest within two.
+
+    Args:
+        students: The student's taps.
+        teachers: The teacher's, in pixels of the student's image.
+
+    Returns:
+        The pairs in the order of the student's taps, and those of its taps that found none.
     """
+    pairs, left = _match(students, teachers, 1)
+    return (pairs, left) if pairs else _match(students, teachers, 2)
 
-    path: str
-    logits: Tap
-    feature: Tap | None
-    align_corners: bool
-    ignore_index: int
 
-    def seen_at(self, scale: float) -> HeadTaps:
-        """The same head in pixels of an image that is smaller by ``scale``."""
-        feature = None if self.feature is None else self.feature.seen_at(scale)
-        return dataclasses.replace(self, logits=self.logits.seen_at(scale), feature=feature)
+def _match(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tuple[list[LevelPair], list[Tap]]:
+    """Pair each student tap with the nearest free teacher tap within a ratio of strides."""
+    free, pairs, left = [tap for tap in teachers if tap.stride], [], []
+    for level in students:
+        apart = [max(level.stride, other.stride) / min(level.stride, other.stride) for other in free]
+        if apart and min(apart) <= ratio:
+            pairs.append(LevelPair(level, free.pop(apart.index(min(apart)))))
+        else:
+            left.append(level)
+    return pairs, left

@@ -1,0 +1,164 @@
+"""The layers of student and teacher as tables for the console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from mmkd_plugin.probe.listing import Known, Layer, ModelLayers
+from mmkd_plugin.probe.side_by_side import KnownRow, LayerRow
+from mmkd_plugin.study.layers import ConfigLayers
+
+_NOTHING = '-'
+
+
+def heading(found: ConfigLayers) -> str:
+    """What the tables are about: the models, and the images that they were run on."""
+    student, teacher = found.student, found.teacher
+    height, width = student.image
+    size = f'an image of {width} x {height} pixels'
+    if teacher is None:
+        return f'{_model(student)}, run on {size}.'
+    name = f' "{found.teacher_name}"' if found.teacher_name else ''
+    lines = [f'student: {_model(student)}', f'teacher{name}: {_model(teacher)}']
+    if student.image == teacher.image:
+        lines.append(f'Both were run on {size}.')
+    else:
+        height, width = teacher.image
+        lines.append(f'The student was run on {size}, the teacher on one of {width} x {height}.')
+    if found.teacher_scale != 1:
+        lines.append(
+            f'In training the teacher sees images {found.teacher_scale:g} times as large; its strides are in pixels of '
+            "the student's image."
+        )
+    return '\n'.join(lines)
+
+
+def known_heading(rows: Sequence[KnownRow]) -> str:
+    """What the table of :func:`known_table` is for."""
+    both = any(row.role.startswith('pre_norm') for row in rows)
+    pre_norm = 'those before norm and activation' if both else 'the same here'
+    return f"What methods know by name: tap='output' takes the levels, tap='pre_norm' {pre_norm}."
+
+
+def known_table(rows: Sequence[KnownRow], alone: bool = False) -> Table:
+    """What methods know by name.
+
+    Args:
+        rows: As :func:`mmkd_plugin.probe.side_by_side.known_rows` gives them.
+        alone: Whether there is no teacher.
+    """
+    table = _table('known as', 'returned by', *_sides('C x H x W', 'stride', alone=alone))
+    if not alone:
+        table.add_column('')
+    for row in rows:
+        sides = [row.student] if alone else [row.student, row.teacher]
+        cells = [cell for side in sides for cell in _known(side)]
+        table.add_row(row.role, _one(sides, _maker), *cells, *([] if alone else [_remark(row)]))
+    return table
+
+
+def layer_table(rows: Sequence[LayerRow], alone: bool = False) -> Table:
+    """The layers.
+
+    Args:
+        rows: As :func:`mmkd_plugin.probe.side_by_side.layer_rows` gives them.
+        alone: Whether there is no teacher.
+    """
+    table = _table('path', 'class', *_sides('C x H x W', 'stride', 'params', alone=alone))
+    table.add_column('known as')
+    for row in rows:
+        sides = [row.student] if alone else [row.student, row.teacher]
+        cells = [cell for side in sides for cell in _layer(side)]
+        table.add_row(row.path, _one(sides, lambda layer: layer.kind), *cells, _roles(row))
+    return table
+
+
+def human(count: int) -> str:
+    """A number of parameters for a person: three digits and K or M."""
+    for size, letter in ((10**9, 'G'), (10**6, 'M'), (10**3, 'K')):
+        if count >= size:
+            # Rounding must not make it 1000.
+            return f'{count / size:.3g} {letter}' if count / size < 999.5 else f'{count / size:.0f} {letter}'
+    return str(count) if count else _NOTHING
+
+
+def _model(model: ModelLayers) -> str:
+    return f'{model.name}, {human(model.parameters)} parameters'
+
+
+def _table(*columns: Any) -> Table:
+    """A table whose first two columns are names and whose others are figures; what is too long is folded, not cut."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify='left' if index < 2 else 'right', overflow='fold')
+    return table
+
+
+def _sides(*columns: str, alone: bool) -> list[str]:
+    """Headings of the columns that each model has, the first with the model's name above."""
+    if alone:
+        return list(columns)
+    return [
+        f'{role if index == 0 else ""}\n{column}'
+        for role in ('student', 'teacher')
+        for index, column in enumerate(columns)
+    ]
+
+
+def _one(sides: Sequence[Any], text: Any) -> str:
+    """What both sides have in common, or both texts."""
+    texts = list(dict.fromkeys(text(side) for side in sides if side is not None))
+    return ' / '.join(texts)
+
+
+def _maker(known: Known) -> str:
+    return known.path or (known.text if not known.shapes else '(no module)')
+
+
+def _known(known: Known | None) -> list[str]:
+    if known is None or not known.shapes:
+        return [_NOTHING if known is None else '', '']
+    return [_shapes(known.shapes), _strides(known.strides)]
+
+
+def _layer(layer: Layer | None) -> list[str]:
+    if layer is None:
+        return [_NOTHING, '', '']
+    return [_shapes(layer.shapes), _strides(layer.strides), human(layer.parameters)]
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    """A shape; of several calls of other sizes, the first and the last."""
+    first, last = shapes[0], shapes[-1]
+    text = ' x '.join(map(str, first))
+    return text if first == last else f'{text} to {" x ".join(map(str, last[1:]))}'
+
+
+def _strides(strides: Sequence[int]) -> str:
+    return str(strides[0]) if strides[0] == strides[-1] else f'{strides[0]} to {strides[-1]}'
+
+
+def _roles(row: LayerRow) -> str:
+    ours, theirs = ', '.join(row.student_roles), ', '.join(row.teacher_roles)
+    if row.student is None or row.teacher is None or ours == theirs:
+        return ours or theirs
+    return '; '.join(f'{role}: {text}' for role, text in (('student', ours), ('teacher', theirs)) if text)
+
+
+def _remark(row: KnownRow) -> str:
+    """What a method has to bridge between the two."""
+    if row.student is None or row.teacher is None:
+        return 'teacher only' if row.student is None else 'student only'
+    ours, theirs = row.student, row.teacher
+    if not ours.shapes:
+        return '' if ours.text == theirs.text else 'differ'
+    unequal = []
+    if ours.shapes[0][0] != theirs.shapes[0][0]:
+        unequal.append('classes' if 'logits' in row.role else 'channels')
+    if ours.strides != theirs.strides:
+        unequal.append('strides')
+    return f'{" and ".join(unequal)} differ' if unequal else 'match'

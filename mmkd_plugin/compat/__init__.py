@@ -12,7 +12,8 @@ def apply() -> None:
         DistillError: If MMRazor or a package that it imports without declaring it is not installed.
     """
     from mmkd_plugin.compat.allow_list import allow_mmengine_checkpoints
-    from mmkd_plugin.compat.quantization import stub_quantization
+    from mmkd_plugin.compat.quantization import require_mmrazor, stub_quantization
 
+    require_mmrazor()
     stub_quantization()
     allow_mmengine_checkpoints()

@@ -1,8 +1,9 @@
-"""Prepares MMEngine for the plugin before anything of the plugin is imported.
+"""Prepares MMEngine and MMRazor for the plugin before anything else of the plugin is imported.
 
 MMEngine resolves ``package::path`` only for the packages in a table of its own, and on current torch it refuses its own
 checkpoints, also those of a distilled student that a stock config is to test. An installed plugin carries a copy of
-this file beside the package and runs it at every start of Python, so it imports nothing and waits for MMEngine.
+this file beside the package and runs :func:`install` at every start of Python, unless the environment variable
+``MMKD_NO_STARTUP`` is set. So this file imports nothing and waits for what it completes.
 """
 
 import sys
@@ -12,12 +13,22 @@ TABLE_MODULE = 'mmengine.config.utils'
 TABLE = 'MODULE2PACKAGE'
 CHECKPOINT_MODULE = 'mmengine.runner.checkpoint'
 READ = '_load_checkpoint'
+RAZOR = 'mmrazor'
 
 
 def install() -> None:
     """Complete MMEngine's modules now, or as soon as they are imported."""
+    _complete_on_import({TABLE_MODULE: _add, CHECKPOINT_MODULE: _allow_before_reading})
+
+
+def install_for_mmrazor() -> None:
+    """Let ``import mmrazor.models`` succeed from now on; only a process that imports the plugin asks for it."""
+    _complete_on_import({RAZOR: _stub_quantization})
+
+
+def _complete_on_import(wanted: dict) -> None:
     waiting = {}
-    for name, complete in ((TABLE_MODULE, _add), (CHECKPOINT_MODULE, _allow_before_reading)):
+    for name, complete in wanted.items():
         if name in sys.modules:
             complete(sys.modules[name])
         else:
@@ -47,6 +58,13 @@ def _allow_before_reading(module: object) -> None:
     setattr(module, READ, allow_and_read)
 
 
+def _stub_quantization(module: object) -> None:
+    """Follow the import of MMRazor itself, which comes before that of its parts."""
+    from mmkd_plugin.compat.quantization import stub_quantization
+
+    stub_quantization()
+
+
 class _Finder:
     """Finds some modules the usual way and completes each once it is executed."""
 
@@ -54,19 +72,30 @@ class _Finder:
         self.waiting = waiting
 
     def find_spec(self, name: str, path: 'list[str] | None' = None, target: object = None) -> object:
-        """Answer for MMEngine's modules only; see ``importlib.abc.MetaPathFinder``."""
-        if name not in self.waiting:
+        """Answer for the awaited modules only; see ``importlib.abc.MetaPathFinder``."""
+        complete = self.waiting.pop(name, None)
+        if complete is None:
             return None
-        from importlib.machinery import PathFinder
-        from types import ModuleType
-
-        spec = PathFinder.find_spec(name, path)
+        try:
+            spec = _found_by_others(name, path, target)
+        finally:
+            self.waiting[name] = complete
         if spec is not None and spec.loader is not None:
-            execute, complete = spec.loader.exec_module, self.waiting[name]
+            execute = spec.loader.exec_module
 
-            def execute_and_complete(module: ModuleType) -> None:
+            def execute_and_complete(module: object) -> None:
                 execute(module)
                 complete(module)
 
-            spec.loader.exec_module = execute_and_complete  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_complete
         return spec
+
+
+def _found_by_others(name: str, path: 'list[str] | None', target: object):
+    """Ask all finders, those of editable installations among them; the one that asks must answer None meanwhile."""
+    for finder in sys.meta_path:
+        find = getattr(finder, 'find_spec', None)
+        spec = find(name, path, target) if find else None
+        if spec is not None:
+            return spec
+    return None

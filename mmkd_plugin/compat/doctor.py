@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import io
+import os
 import platform
 import sys
 import warnings
@@ -13,6 +14,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mmkd_plugin.compat.tested import Tested, read_tested, within
+
+PYTHON = '>=3.8'
+"""What the package asks for; no version in between is known to fail."""
 
 MMCV_OF_MMDET = '>=2.0.0,<2.2.0'
 """The versions of mmcv that mmdet 3.3 and mmsegmentation 1.2 accept; mmdet from 2.0.0rc4 on."""
@@ -104,6 +108,10 @@ class Machine:
     def hook_runs(self) -> bool:
         """Whether this interpreter ran the plugin's start-up file."""
         return '_mmkd_plugin_config_hook' in sys.modules
+
+    def hook_is_off(self) -> bool:
+        """Whether the user keeps the plugin's start-up file from running."""
+        return bool(os.environ.get('MMKD_NO_STARTUP'))
 
 
 def examine(machine: Machine | None = None) -> Report:
@@ -214,7 +222,7 @@ def _imports(machine: Machine, tested: dict[str, Tested]) -> Iterator[Fault]:
 
 
 def _hook(machine: Machine, tested: dict[str, Tested]) -> Iterator[Fault]:
-    if not machine.hook_runs():
+    if not machine.hook_runs() and not machine.hook_is_off():
         yield Fault(
             'the start-up file of the plugin did not run, so that the stock tools do not know "mmkd_plugin::" bases',
             '"pip install --no-deps -e ." in the folder of the plugin',
@@ -222,7 +230,8 @@ def _hook(machine: Machine, tested: dict[str, Tested]) -> Iterator[Fault]:
 
 
 def _rows(machine: Machine, tested: dict[str, Tested]) -> list[Row]:
-    rows = [Row('python', platform.python_version(), '>=3.9', 'ok')]
+    python = platform.python_version()
+    rows = [Row('python', python, PYTHON, 'ok' if within(python, PYTHON) else 'not tested')]
     for line in tested.values():
         version = machine.version(line.name)
         verdict = 'missing' if not version else 'ok' if line.allows(version) else 'not tested'
@@ -237,6 +246,11 @@ def _notes(machine: Machine) -> Iterator[str]:
     lacking = machine.lacking_in_torch()
     if lacking:
         yield f'The quantization part of mmrazor is switched off: torch has no {lacking[0].split(".")[-1]}.'
+    if machine.hook_is_off():
+        yield (
+            'MMKD_NO_STARTUP is set: the stock tools know no "mmkd_plugin::" bases and refuse the checkpoints of '
+            'MMEngine on current torch; unset it where that matters.'
+        )
     if not machine.version('openmim'):
         yield (
             '"mim train" needs openmim: pip install --no-deps openmim, then pip install click colorama model-index '

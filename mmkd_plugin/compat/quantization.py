@@ -14,22 +14,24 @@ from mmkd_plugin.errors import DistillError
 _PACKAGE = 'mmrazor.structures.quantization.backend_config'
 
 
-def stub_quantization() -> None:
-    """Let ``import mmrazor.models`` succeed where its quantization part cannot be imported.
-
-    The part's table of backends is replaced by an empty one, as MMRazor itself does on a torch that is too old for
-    quantization. An MMRazor whose imports torch satisfies, or that is imported already, is left alone.
+def require_mmrazor() -> None:
+    """Check that MMRazor can be imported at all.
 
     Raises:
         DistillError: If MMRazor or a package that it imports without declaring it is not installed.
     """
-    if _PACKAGE in sys.modules:
-        return
-    for name, fix in (('mmrazor', 'pip install mmrazor'), ('joblib', 'pip install joblib')):
-        if importlib.util.find_spec(name) is None:
-            who = 'Distillation needs MMRazor' if name == 'mmrazor' else 'MMRazor needs joblib'
-            raise DistillError(f'{who}, which is not installed; run "{fix}".')
-    if missing_names():
+    for name, user in (('mmrazor', 'Distillation needs MMRazor'), ('joblib', 'MMRazor needs joblib')):
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            raise DistillError(f'{user}, which is not installed; run "pip install {name}".')
+
+
+def stub_quantization() -> None:
+    """Let ``import mmrazor.models`` succeed where its quantization part cannot be imported.
+
+    The part's table of backends is replaced by an empty one, as MMRazor itself does on a torch that is too old for
+    quantization. An MMRazor whose imports torch satisfies, or whose part is imported already, is left alone.
+    """
+    if _PACKAGE not in sys.modules and missing_names():
         stub = ModuleType(_PACKAGE, 'Empty stand-in: this torch lacks what quantization needs.')
         stub.__dict__.update(BackendConfigs=dict.fromkeys(('academic', 'native', 'tensorrt', 'openvino')), __path__=[])
         sys.modules[_PACKAGE] = stub

@@ -13,6 +13,7 @@ Environment variables:
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shlex
@@ -29,13 +30,20 @@ from mmcv_wheel import Target, ensure_wheel  # noqa: E402
 
 from mmkd_plugin.compat.tested import TESTED_FILE, read_tested  # noqa: E402
 
-# Of the torch that is installed by default; the plugin itself runs on 3.9 with an older one.
+# Of the torch that is installed by default; the plugin itself runs on 3.8 with an older one.
 OLDEST_PYTHON = (3, 10)
 BUILD_TOOLS = ('ninja',)
 # "mim train" needs these; openmim's other dependencies would downgrade setuptools.
 MIM = ('openmim',)
 MIM_NEEDS = ('click', 'colorama', 'model-index', 'pandas', 'requests', 'rich', 'tabulate')
-INPUTS = (TESTED_FILE, ROOT / 'requirements/dev.txt', ROOT / 'setup.cfg', ROOT / 'mmkd_plugin/compat/config_hook.py')
+LINKS = ROOT / 'mmkd_plugin/.mim/configs'
+INPUTS = (
+    TESTED_FILE,
+    ROOT / 'requirements/dev.txt',
+    ROOT / 'setup.cfg',
+    ROOT / 'setup/build_backend/mmkd_build_backend.py',
+    ROOT / 'mmkd_plugin/compat/config_hook.py',
+)
 
 TARGET = """
 import json, sys, sysconfig, torch
@@ -64,14 +72,16 @@ def main() -> int:
     """
     if sys.version_info < OLDEST_PYTHON:
         say(
-            f'error: set-up needs Python {".".join(map(str, OLDEST_PYTHON))} or later, and this is '
-            f'{sys.version.split()[0]}; name another one, for instance with "make demo PYTHON=python3.11".'
+            f'error: set-up installs a torch that needs Python {".".join(map(str, OLDEST_PYTHON))} or later, and this '
+            f'is {sys.version.split()[0]}; name another one, for instance with "make demo PYTHON=python3.11", or '
+            'install the plugin, which needs 3.8, into an environment of your own.'
         )
         return 2
     environment = Environment(ROOT / '.venv', ROOT)
     torch, device = os.environ.get('TORCH', ''), os.environ.get('MMCV_OPS', '')
     wanted = fingerprint(INPUTS, torch, device)
-    if environment.complete(wanted):
+    # The links are made by the installation, and are lost where ignored files of the working tree are removed.
+    if environment.complete(wanted) and LINKS.exists():
         return 0
     stop_on_termination()
     cache = Path(os.environ.get('MMKD_CACHE') or Path.home() / '.cache/mmkd_plugin').expanduser().resolve()
@@ -122,6 +132,7 @@ def set_up(environment: Environment, cache: Path, lock: int, torch: str) -> None
         '-r',
         ROOT / 'requirements/dev.txt',
         *packages,
+        *declared(),
         *MIM_NEEDS,
     )
     environment.pip('openmim: installing', 'install', '--no-deps', *MIM)
@@ -158,6 +169,13 @@ def install_torch(environment: Environment, choice: str) -> None:
     version = environment.versions(['torch'])['torch']
     if not tested['torch'].allows(version):
         raise _outside(version or '(none)')
+
+
+def declared() -> list[str]:
+    """What the plugin itself declares; it is installed without its dependencies, so that nothing is replaced."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg', encoding='utf-8')
+    return parser['options']['install_requires'].split()
 
 
 def require_opencv(environment: Environment) -> None:

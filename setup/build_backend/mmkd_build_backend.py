@@ -1,7 +1,7 @@
 """Setuptools' build backend plus what OpenMMLab's tools look for in an installed package.
 
 Every wheel gets a ``.pth`` file that makes ``mmkd_plugin::`` bases known to MMEngine. A normal wheel gets configs and
-tools as ``mmkd_plugin/.mim``; an editable one leaves them where they are and says where the package lies.
+tools as ``mmkd_plugin/.mim``; an editable one links them there and says where the package lies.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from setuptools.build_meta import (  # noqa: F401
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = 'mmkd_plugin'
 SHARED = ('configs', 'tools', 'model-index.yml')
-LEFT_OUT = {'__pycache__', 'bootstrap', 'build_backend'}
 HOOK = '_mmkd_plugin_config_hook'
+OFF = 'MMKD_NO_STARTUP'
 # Python runs the lines of a .pth file that begin with "import"; an error there must not disturb the user's start.
-HOOK_PTH = f"import sys; exec('try:\\n import {HOOK} as hook\\n hook.install()\\nexcept Exception:\\n pass')\n"
+HOOK_PTH = (
+    f"import os; os.environ.get('{OFF}') or "
+    f"exec('try:\\n import {HOOK} as hook\\n hook.install()\\nexcept Exception:\\n pass')\n"
+)
 
 
 def build_wheel(
@@ -66,18 +69,15 @@ def link_shared_files() -> None:
     folder.mkdir(exist_ok=True)
     for name in SHARED:
         if not (folder / name).exists():
+            # A link that leads nowhere does not exist, and yet is in the way.
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(Path('../..', name))
 
 
 def _shared_files() -> list[Path]:
-    found = []
-    for name in SHARED:
-        top = ROOT / name
-        for path in sorted(top.rglob('*')) if top.is_dir() else [top]:
-            if path.is_file() and not LEFT_OUT & set(path.relative_to(ROOT).parts):
-                found.append(path)
-    return found
+    tops = [ROOT / name for name in SHARED]
+    found = [path for top in tops for path in (sorted(top.rglob('*')) if top.is_dir() else [top])]
+    return [path for path in found if path.is_file() and path.parent.name != '__pycache__']
 
 
 def _hook_files() -> dict[str, bytes | Path]:

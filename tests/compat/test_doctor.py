@@ -36,11 +36,13 @@ class Fake(Machine):
         broken: dict[str, str] | None = None,
         cuda: tuple[str, str] = ('', ''),
         hook: bool = True,
+        off: bool = False,
     ) -> None:
         self.versions = {**HEALTHY, **(versions or {})}
         self.broken = broken or {}
         self.cuda = cuda
         self.hook = hook
+        self.off = off
 
     def version(self, package: str) -> str:
         return self.versions.get(package, '')
@@ -59,6 +61,9 @@ class Fake(Machine):
 
     def hook_runs(self) -> bool:
         return self.hook
+
+    def hook_is_off(self) -> bool:
+        return self.off
 
 
 def missing(name: str) -> str:
@@ -183,6 +188,20 @@ def test_detector_user_needs_no_segmentor() -> None:
     report = examine(Fake({'mmsegmentation': '', 'ftfy': '', 'regex': ''}, {'ftfy': missing('ftfy')}))
     assert report.faults == []
     assert report.notes == ['mmsegmentation is not installed: segmentors cannot be distilled.']
+
+
+def test_start_up_file_that_the_user_switched_off_is_a_note() -> None:
+    report = examine(Fake(hook=False, off=True))
+    assert report.faults == []
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith('MMKD_NO_STARTUP is set')
+
+
+def test_switch_is_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('MMKD_NO_STARTUP', '')
+    assert not Machine().hook_is_off()
+    monkeypatch.setenv('MMKD_NO_STARTUP', '1')
+    assert Machine().hook_is_off()
 
 
 @pytest.mark.parametrize('body', ['raise SystemExit(3)', 'raise KeyError("x")', '1 / 0', 'import no_such_thing'])

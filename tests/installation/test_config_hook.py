@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -72,6 +74,31 @@ def test_other_imports_are_left_alone(table_module: Path) -> None:
     config_hook.install()
     finder = sys.meta_path[0]
     assert finder.find_spec('json', None) is None
+
+
+class _Editable:
+    """The finder of an editable installation, whose files lie outside ``sys.path``."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return spec_from_file_location(name, self.file) if name == 'stand_in_editable' else None
+
+
+def test_module_of_another_finder_is_completed(
+    table_module: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / 'elsewhere.py'
+    elsewhere.write_text('MODULE2PACKAGE = {}\n')
+    monkeypatch.setattr(config_hook, 'TABLE_MODULE', 'stand_in_editable')
+    sys.meta_path.append(_Editable(elsewhere))
+    config_hook.install()
+    # The copy that runs at the start of Python does the same once more.
+    config_hook.install()
+    module = importlib.import_module('stand_in_editable')
+    monkeypatch.delitem(sys.modules, 'stand_in_editable')
+    assert module.MODULE2PACKAGE == {'mmkd_plugin': 'mmkd_plugin'}
 
 
 def test_importing_the_plugin_completes_the_table() -> None:

@@ -1,0 +1,85 @@
+"""Importing the plugin is cheap, and all it takes for MMRazor to be importable afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {names}:
+            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+"""Makes packages impossible to import, in the words of a Python that does not have them."""
+
+
+def python(code: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """Run code in a new interpreter, optionally one that lacks some packages."""
+    whole = WITHOUT.format(names=set(without)) + textwrap.dedent(code) if without else textwrap.dedent(code)
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', whole], capture_output=True, text=True, cwd=ROOT)
+
+
+def output(code: str, without: tuple[str, ...] = ()) -> str:
+    """What such code prints."""
+    done = python(code, without)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+MM_STACK = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmrazor', 'joblib')
+
+
+@pytest.mark.parametrize('module', ['mmkd_plugin', 'mmkd_plugin.compat', 'mmkd_plugin.errors', 'mmkd_plugin.version'])
+def test_import_stays_within_the_standard_library(module: str) -> None:
+    out = output(f"""
+        import sys
+        before = set(sys.modules)
+        import {module}
+        new = {{name.split('.')[0] for name in set(sys.modules) - before}}
+        print(sorted(new - set(sys.stdlib_module_names)))
+    """)
+    assert out == "['mmkd_plugin']"
+
+
+def test_pure_functions_need_no_mm_package() -> None:
+    assert output('import mmkd_plugin.functional; print(1)', without=MM_STACK) == '1'
+
+
+def test_mmrazor_imports_after_the_plugin() -> None:
+    out = output("""
+        import mmkd_plugin, mmrazor.models
+        from mmrazor.registry import MODELS
+        print(MODELS.get('ConfigurableDistiller').__name__)
+    """)
+    assert out == 'ConfigurableDistiller'
+
+
+def test_mmrazor_may_be_imported_before_the_plugin() -> None:
+    assert output('import mmrazor, mmkd_plugin, mmrazor.models; print(1)') == '1'
+
+
+def test_looking_mmrazor_up_imports_nothing() -> None:
+    out = output("""
+        import importlib.util, sys, mmkd_plugin
+        found = importlib.util.find_spec('mmrazor')
+        print(found is not None, 'torch' in sys.modules)
+    """)
+    assert out == 'True False'
+
+
+@pytest.mark.parametrize('missing', ['mmrazor', 'joblib'])
+def test_missing_package_keeps_its_own_error(missing: str) -> None:
+    done = python('import mmkd_plugin, mmrazor.models', without=(missing,))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: No module named '{missing}'"
+    assert 'DistillError' not in done.stderr

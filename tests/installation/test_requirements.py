@@ -1,0 +1,84 @@
+"""What the package imports is declared, and every place names the same oldest Python."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmkd_plugin.compat.doctor import PYTHON
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted([*(ROOT / 'mmkd_plugin').rglob('*.py'), *(ROOT / 'tools').glob('*.py')])
+FLOOR = (3, 8)
+USERS_OWN = {'torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmrazor'}
+PROJECT_OF = {'PIL': 'Pillow'}
+"""The names that differ between ``import`` and ``pip install``."""
+
+
+def settings() -> configparser.ConfigParser:
+    """The project's own description."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg', encoding='utf-8')
+    return parser
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level names that a module imports anywhere, at its end or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split('.')[0])
+    return found
+
+
+def test_every_import_is_declared() -> None:
+    declared = set(settings()['options']['install_requires'].split())
+    own = {'mmkd_plugin', *USERS_OWN, *sys.stdlib_module_names}
+    missing = {
+        f'{PROJECT_OF.get(name, name)} ({file.relative_to(ROOT)})'
+        for file in SHIPPED
+        for name in imported(file) - own
+        if PROJECT_OF.get(name, name) not in declared
+    }
+    assert not missing, f'add to install_requires in setup.cfg: {", ".join(sorted(missing))}'
+
+
+def test_imports_in_functions_are_seen(tmp_path: Path) -> None:
+    file = tmp_path / 'module.py'
+    file.write_text('import a.b\nfrom . import c\ndef f():\n    from d.e import g\n')
+    assert imported(file) == {'a', 'd'}
+
+
+def test_set_up_installs_what_is_declared(steps: object) -> None:
+    assert {'rich', 'matplotlib', 'numpy'} <= set(steps.declared())  # type: ignore[attr-defined]
+
+
+def test_oldest_python_is_the_same_everywhere() -> None:
+    text = '.'.join(map(str, FLOOR))
+    ruff = re.search(r"target-version = 'py(\d)(\d+)'", (ROOT / 'pyproject.toml').read_text())
+    assert settings()['options']['python_requires'] == f'>={text}'
+    assert f'>={text}' == PYTHON
+    assert ruff is not None
+    assert '.'.join(ruff.groups()) == text
+
+
+@pytest.mark.parametrize('file', SHIPPED, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_oldest_python_can_read_it(file: Path) -> None:
+    ast.parse(file.read_text(encoding='utf-8'), feature_version=FLOOR)
+
+
+def test_set_up_says_that_it_asks_for_more_than_the_package(
+    steps: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, 'version_info', (3, 9, 18))
+    assert steps.main() == 2  # type: ignore[attr-defined]
+    out = capsys.readouterr().out
+    assert 'a torch that needs Python 3.10 or later' in out
+    assert 'the plugin, which needs 3.8' in out

@@ -249,7 +249,8 @@ class Distiller(ConfigurableDistiller):
         """The terms of a loss, in float32; what it refuses is told as a mistake of the user, with the loss's name."""
         loss: Any = self.distill_losses[name]
         try:
-            result = full_precision(getattr(loss, 'terms', loss))(**arguments)
+            run = loss.terms if hasattr(loss, 'terms') else loss.__call__
+            result = full_precision(run)(**arguments)
         except DistillError:
             raise
         except ValueError as error:

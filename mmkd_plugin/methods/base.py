@@ -39,7 +39,7 @@ class Method(ABC):
     """
     given: ClassVar[Tuple[str, ...]] = ()
     """Arguments of the losses that :meth:`expand` finds out and a user does not write."""
-    renamed: ClassVar[Dict[str, str]] = {}
+    renamed: ClassVar[Dict[str, str]] = {'weight': WEIGHT}
     """What to write instead of keys that are no more."""
 
     teacher: Optional[str] = None

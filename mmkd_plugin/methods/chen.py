@@ -213,7 +213,6 @@ class Chen(Method):
     losses = {'': ChenClassificationLoss, 'regression': ChenRegressionLoss, 'hint': ChenHintLoss}
     given = ('background_index', 'sigmoid')
     renamed = {
-        'weight': 'loss_weight',
         'regression': 'regression_form',
         'margin': 'regression_margin',
         'hint_adapt': "adapt='always', 'auto' or 'never'",

@@ -45,8 +45,6 @@ class Feature(Method):
         same_classes: Whether the channels are classes, so that a teacher of other classes is refused.
     """
 
-    renamed = {'weight': 'loss_weight'}
-
     loss: Dict[str, Any] = dataclasses.field(default_factory=dict)
     loss_weight: Optional[Factor] = None
     tap: Union[str, Dict[str, Any]] = 'output'

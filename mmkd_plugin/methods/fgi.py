@@ -131,7 +131,7 @@ class FGI(Method):
 
     losses = {'': FGILoss}
     given = ('strides',)
-    renamed = {'weight': 'loss_weight', 'imitation_weight': 'loss_weight'}
+    renamed = {'imitation_weight': 'loss_weight'}
 
     relu: Union[bool, Literal['auto']] = 'auto'
     tap: Literal['output', 'pre_norm'] = 'output'

@@ -138,7 +138,7 @@ class Holistic(Method):
 
     losses = {'': HolisticLoss}
     given = ('num_classes', 'image_channels')
-    renamed = {'weight': 'loss_weight', 'holistic_weight': 'loss_weight'}
+    renamed = {'holistic_weight': 'loss_weight'}
 
     optimizer: Dict[str, Any] = dataclasses.field(
         default_factory=lambda: dict(type='SGD', lr=4e-4, momentum=0.9, weight_decay=5e-4)

@@ -125,7 +125,6 @@ class PSPNetKD(Method):
 
     losses = {'': PSPNetKDLoss}
     given = ('ignore_index',)
-    renamed = {'weight': 'loss_weight'}
 
     aux_target: Literal['aux', 'main'] = 'aux'
     aux_index: Annotated[int, AtLeast(0)] = 0

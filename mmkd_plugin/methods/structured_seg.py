@@ -133,7 +133,7 @@ class PixelWise(Method):
     """
 
     losses = {'': PixelWiseLoss}
-    renamed = {'weight': 'loss_weight', 'pixel_weight': 'loss_weight'}
+    renamed = {'pixel_weight': 'loss_weight'}
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss on the logits of both decode heads."""
@@ -160,7 +160,6 @@ class PairWise(Method):
 
     losses = {'': PairWiseLoss}
     renamed = {
-        'weight': 'loss_weight',
         'pair_weight': 'loss_weight',
         'teacher_tap': 'tap=dict(student=<module path>, teacher=<module path>)',
     }

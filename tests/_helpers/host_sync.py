@@ -88,6 +88,8 @@ class _Methods(TorchFunctionMode):
         name = getattr(func, '__name__', '')
         devices = [item for item in (*args[1:], *kwargs.values()) if isinstance(item, (str, torch.device))]
         to_host = func is Tensor.to and any(torch.device(device).type == 'cpu' for device in devices)
+        # A copy that says so does not wait.
+        to_host = to_host and not kwargs.get('non_blocking')
         if name in WAITING_METHODS or to_host:
             self.calls.append(name)
         return func(*args, **kwargs)

@@ -179,7 +179,7 @@ def test_padding_does_not_change_the_masks(model):
     """A sample's ground truth is scaled by its own image, whatever it is batched with."""
     with model.distiller.student_recorders:
         model.architecture(*batch(model, (2, 3)).values(), mode='loss')
-        shapes = model.distiller.student_recorders.get_recorder('ground_truth').get_record_data(data_idx=2)
+        shapes = model.distiller.student_recorders.get_recorder('batch').get_record_data(data_idx='image_shapes')
     model.distiller.release_records()
     assert shapes.tolist() == [[48, 56], [64, 64]]
 

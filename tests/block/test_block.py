@@ -25,8 +25,26 @@ from mmkd_plugin.probe.models import ModelPair, probe
         (dict(methods=dict(fgd='FGD')), r'must be a dict with a "type"'),
         (dict(methods=dict()), 'names no method'),
         (dict(inherit='yes'), r'"distill.inherit" is .*True or False or .auto'),
-        (dict(methods=dict(fgd=dict(type='FGD', temperature=0))), 'temperature of FGD is 0; it must be above 0'),
-        (dict(methods=dict(fgd=dict(type='FGD', weight=-1))), 'weight of FGD is -1; it must not be negative'),
+        (
+            dict(methods=dict(fgd=dict(type='FGD', temperature=0))),
+            r'"distill.methods.fgd.temperature" is 0; it must be a number above 0\.',
+        ),
+        (
+            dict(methods=dict(fgd=dict(type='FGD', loss_weight=-1))),
+            r'"distill.methods.fgd.loss_weight" is -1; it must be a number of at least 0\.',
+        ),
+        (
+            dict(methods=dict(fgd=dict(type='FGD', loss_weight=float('nan')))),
+            r'"distill.methods.fgd.loss_weight" is nan; it must be a number of at least 0\.',
+        ),
+        (
+            dict(methods=dict(fgd=dict(type='FGD', weight=0.5))),
+            r'"distill.methods.fgd.weight" is now called otherwise; write loss_weight\.',
+        ),
+        (
+            dict(methods=dict(chen=dict(type='Chen', hint_reduction='batch'))),
+            r'"distill.methods.chen.hint_reduction" is .batch.*did you mean "batchmean"',
+        ),
         (dict(methods={'f.g': dict(type='FGD')}), '"f.g" cannot name a method'),
         (dict(self_check=1), r'"distill.self_check" is 1; it must be True or False'),
     ],

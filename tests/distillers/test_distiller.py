@@ -59,8 +59,8 @@ def listed(*sources: str) -> dict:
     student = [dict(recorder='x', from_student=True, record_idx=index) for index in range(2)]
     teacher = [dict(recorder=source, from_student=False, record_idx=1) for source in sources]
     return dict(
-        student_recorders=dict(x=dict(type='mmkd_plugin.Feature', source='x')),
-        teacher_recorders=dict(a=dict(type='mmkd_plugin.Feature', source='a')),
+        student_recorders=dict(x=dict(type='mmkd_plugin.ModuleOutput', source='x')),
+        teacher_recorders=dict(a=dict(type='mmkd_plugin.ModuleOutput', source='a')),
         distill_losses=dict(loss_x=dict(type='Listed')),
         loss_forward_mappings=dict(loss_x=dict(student=student, teacher=teacher)),
     )

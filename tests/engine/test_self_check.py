@@ -32,7 +32,7 @@ class FaultyLoss(nn.Module):
 def expanded(tmp_path, **changes):
     cfg = expand_config(run_config(tmp_path, iterations=2, distill=block(teacher=dict(block()['teacher']))))
     distiller = cfg.model.distiller
-    feature = dict(type='mmkd_plugin.Feature', source='backbone.layer2')
+    feature = dict(type='mmkd_plugin.ModuleOutput', source='backbone.layer2')
     values = dict(
         student_recorders=dict(feature=feature),
         teacher_recorders=dict(feature=feature),
@@ -115,7 +115,7 @@ def test_container_that_is_never_called(tmp_path):
 
 def test_recorder_that_nothing_reads(tmp_path):
     cfg = expanded(tmp_path)
-    cfg.model.distiller.student_recorders.idle = dict(type='mmkd_plugin.Feature', source='backbone.layer1')
+    cfg.model.distiller.student_recorders.idle = dict(type='mmkd_plugin.ModuleOutput', source='backbone.layer1')
     with pytest.raises(DistillError, match='"idle" is read by no loss'):
         build(cfg).train()
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from mmkd_plugin.functional import discriminator_loss, generator_loss, gradient_penalty
 from mmkd_plugin.methods import HolisticLoss
-from mmkd_plugin.models.discriminator import Discriminator
-from mmkd_plugin.models.discriminator import SelfAttention, SpectralConv2d
+from mmkd_plugin.models.discriminator import Discriminator, SelfAttention, SpectralConv2d
 from mmkd_plugin.registry import MODELS
 
 PRECISIONS = pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from mmengine.registry import MODELS
 
 from mmkd_plugin.block import DistillBlock, expand_config
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods import FGILoss
-from mmkd_plugin.methods import FGI
+from mmkd_plugin.methods import FGI, FGILoss
 from mmkd_plugin.probe.models import ModelPair, ModelTaps
 from mmkd_plugin.probe.taps import Tap
 

@@ -94,7 +94,7 @@ def test_pairs_fall_back_to_the_coarsest_level():
     methods = dict(pair=dict(type='PairWise'))
     cfg = run_config('unused', model=query_head(), distill=block({}, teacher=pspnet(), methods=methods))
     distiller = expand_config(cfg).model.distiller
-    assert list(distiller.student_recorders.values()) == [dict(type='mmkd_plugin.Feature', source='backbone')]
+    assert list(distiller.student_recorders.values()) == [dict(type='mmkd_plugin.ModuleOutput', source='backbone')]
     assert distiller.loss_forward_mappings.loss_pair.student.data_idx == 3
     assert [item.source for item in distiller.teacher_recorders.values()] == ['decode_head.bottleneck']
 

@@ -82,24 +82,26 @@ def test_one_record_per_level():
     record(detector(faster_rcnn()), recorder)
     # 64 x 64 pixels, three images, two anchors a cell, strides 4 to 64.
     cells = [16 * 16, 8 * 8, 4 * 4, 2 * 2, 1]
-    assert [recorder.get_record_data(level, 0).shape for level in range(5)] == [(6 * number, 1) for number in cells]
-    assert recorder.get_record_data(1, 3).shape == (6 * 64, 4)
-    factors = [recorder.get_record_data(level, 5) for level in range(5)]
+    assert [recorder.get_record_data(level, 'logits').shape for level in range(5)] == [
+        (6 * number, 1) for number in cells
+    ]
+    assert recorder.get_record_data(1, 'targets').shape == (6 * 64, 4)
+    factors = [recorder.get_record_data(level, 'avg_factor') for level in range(5)]
     assert len(set(map(float, factors))) == 1
     # 16 anchors are sampled in each image; the one without objects counts its missing positive as one.
-    assert sum(recorder.get_record_data(level, 2).sum() for level in range(5)) == 48
+    assert sum(recorder.get_record_data(level, 'label_weights').sum() for level in range(5)) == 48
     assert factors[0] == 49
 
 
 def test_a_field_is_the_same_object_within_a_step():
     recorder = AnchorSamplesRecorder('bbox_head')
     record(detector(retinanet()), recorder)
-    assert recorder.get_record_data(0, 0) is recorder.get_record_data(0, 0)
-    assert recorder.get_record_data(0, 0).requires_grad
-    assert [value.shape[1] for value in recorder.get_record_data(0)] == [2]
+    assert recorder.get_record_data(0, 'logits') is recorder.get_record_data(0, 'logits')
+    assert recorder.get_record_data(0, 'logits').requires_grad
+    assert {name: value.shape[1] for name, value in recorder.get_record_data(0).items()} == {'logits': 2}
     recorder.reset_data_buffer()
     with pytest.raises(DistillError, match='computed 0 losses in this step'):
-        recorder.get_record_data(0, 0)
+        recorder.get_record_data(0, 'logits')
 
 
 def test_the_head_is_unwatched_after_an_error():
@@ -129,9 +131,9 @@ def test_predictions_need_no_call_of_the_head_by_the_model():
     recorder = AnchorPredictionsRecorder('neck', 'bbox_head')
     scores, boxes = record(model, recorder, mode='tensor')
     for level in range(3):
-        assert torch.equal(recorder.get_record_data(level, 0), anchors_first(scores[level], 2))
-        assert torch.equal(recorder.get_record_data(level, 1), anchors_first(boxes[level], 4))
-    assert not recorder.get_record_data(0, 0).requires_grad
+        assert torch.equal(recorder.get_record_data(level, 'logits'), anchors_first(scores[level], 2))
+        assert torch.equal(recorder.get_record_data(level, 'boxes'), anchors_first(boxes[level], 4))
+    assert not recorder.get_record_data(0, 'logits').requires_grad
 
 
 def test_they_are_registered():

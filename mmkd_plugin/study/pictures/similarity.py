@@ -23,7 +23,7 @@ from mmkd_plugin.functional.structured_seg import node_similarity
 from mmkd_plugin.methods.structured_seg import PairWise
 from mmkd_plugin.probe.models import ModelPair, probe
 from mmkd_plugin.probe.taps import Tap
-from mmkd_plugin.recorders import FeatureRecorder
+from mmkd_plugin.recorders import ModuleOutputRecorder
 from mmkd_plugin.study.pictures.picture import image_of, load_model, save
 from mmkd_plugin.teachers.frozen import build_teacher, model_config
 
@@ -83,7 +83,7 @@ def similarity_map(model: BaseModel, tap: Tap, item: dict, place: tuple[float, f
     Returns:
         ``(H, W)`` of the feature, -1 to 1.
     """
-    recorder = FeatureRecorder(tap.source, direct=tap.direct)
+    recorder = ModuleOutputRecorder(tap.source, direct=tap.direct)
     recorder.initialize(model)
     data = model.data_preprocessor(pseudo_collate([item]), training=False)
     with recorder:

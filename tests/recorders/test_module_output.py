@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.recorders import FeatureRecorder
+from mmkd_plugin.recorders import ModuleOutputRecorder
 
 
-def record(model: nn.Module, source: str) -> FeatureRecorder:
-    recorder = FeatureRecorder(source)
+def record(model: nn.Module, source: str) -> ModuleOutputRecorder:
+    recorder = ModuleOutputRecorder(source)
     recorder.initialize(model)
     with recorder_context(recorder):
         model(torch.ones(1, 2))
@@ -68,7 +68,7 @@ def test_element_of_a_tuple():
 
 def test_unknown_module_names_the_nearest():
     with pytest.raises(DistillError, match='did you mean "layers.conv1"'):
-        FeatureRecorder('layers.conv').initialize(
+        ModuleOutputRecorder('layers.conv').initialize(
             nn.ModuleDict({'layers': nn.ModuleDict({'conv1': nn.Identity(), 'norm': nn.Identity()})})
         )
 
@@ -92,7 +92,7 @@ class CallsForward(nn.Module):
 @pytest.mark.parametrize(('direct', 'calls'), [(False, 1), (True, 2)])
 def test_calls_past_the_hooks_are_recorded_where_asked_for(direct, calls):
     model = CallsForward()
-    recorder = FeatureRecorder('head', direct=direct)
+    recorder = ModuleOutputRecorder('head', direct=direct)
     recorder.initialize(model)
     for _ in range(2):
         with recorder_context(recorder):
@@ -105,7 +105,7 @@ def test_calls_past_the_hooks_are_recorded_where_asked_for(direct, calls):
 
 def test_an_error_in_the_model_takes_the_direct_recorder_off():
     model = CallsForward()
-    recorder = FeatureRecorder('head', direct=True)
+    recorder = ModuleOutputRecorder('head', direct=True)
     recorder.initialize(model)
     with pytest.raises(TypeError), recorder_context(recorder):
         model(None)

@@ -98,7 +98,7 @@ def _load(name: str) -> Config:
 
     path = osp.expanduser(name)
     if '::' in name:
-        from mmkd_plugin.teachers.frozen import local_file
+        from mmkd_plugin.teachers import local_file
 
         path = local_file(name)
     if not osp.isfile(path):

@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.zoo.samples import walk
 from benchmarks.zoo.shrink import offline, one_step_config, wider
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.teachers.frozen import local_file
+from mmkd_plugin.teachers import local_file
 
 WORKS, FAILS, STOCK, LEFT_OUT = 'works', 'fails', 'stock', 'left out'
 """What a config comes to: distilled; not distilled; the stock model cannot train; not asked for."""

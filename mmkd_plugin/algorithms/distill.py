@@ -18,7 +18,7 @@ from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
-from mmkd_plugin.teachers.frozen import FrozenTeacher, LoadedTeacher, build_teacher
+from mmkd_plugin.teachers import FrozenTeacher, LoadedTeacher, build_teacher
 from mmkd_plugin.utilities.rng import isolated_rng
 
 _STUDENT = 'architecture.'

@@ -14,7 +14,7 @@ from mmkd_plugin.block.block import DistillBlock
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Parts
 from mmkd_plugin.probe.models import ModelPair, probe
-from mmkd_plugin.teachers.frozen import build_teacher, model_config
+from mmkd_plugin.teachers import build_teacher, model_config
 from mmkd_plugin.utilities.rng import isolated_rng
 
 

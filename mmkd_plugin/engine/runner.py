@@ -11,7 +11,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmkd_plugin.algorithms import DistillAlgorithm, build_teacher
+from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import DistillBlock, expand_block, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.engine.classes import check_classes
@@ -19,7 +19,7 @@ from mmkd_plugin.engine.data import require_annotations
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS, RUNNERS
-from mmkd_plugin.teachers.frozen import model_config
+from mmkd_plugin.teachers import build_teacher, model_config
 
 
 @RUNNERS.register_module()

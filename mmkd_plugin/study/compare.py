@@ -18,7 +18,7 @@ from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
 from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, train_once
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
-from mmkd_plugin.teachers.frozen import local_file, model_config
+from mmkd_plugin.teachers import local_file, model_config
 
 TEACHER = 'teacher'
 STUDENT = 'student alone'

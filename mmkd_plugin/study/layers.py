@@ -11,7 +11,7 @@ from torch import nn
 
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.probe.listing import ModelLayers, list_layers
-from mmkd_plugin.teachers.frozen import build_teacher, model_config
+from mmkd_plugin.teachers import build_teacher, model_config
 from mmkd_plugin.utilities.rng import isolated_rng
 
 

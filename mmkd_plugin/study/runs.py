@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmkd_plugin.cli import build_runner
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
-from mmkd_plugin.teachers.frozen import local_file
+from mmkd_plugin.teachers import local_file
 
 WARM_UP = 5
 """Iterations that the time per iteration leaves out."""

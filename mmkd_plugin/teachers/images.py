@@ -1,4 +1,4 @@
-"""Teachers that see the images in another size than the student."""
+"""What a teacher sees of the student's batch: another size, another normalisation."""
 
 from __future__ import annotations
 
@@ -83,3 +83,67 @@ def teacher_batch(batch: Tensor, data_samples: list | None, scale: float) -> tup
             meta[key] = tuple(int(side * scale) for side in meta[key][:2])
         resized.append(type(sample)(metainfo=meta))
     return larger, None if data_samples is None else resized
+
+
+class Renormalise(nn.Module):
+    """Convert a batch from one mean, deviation and channel order to another.
+
+    The batch keeps the student's augmentation; padding becomes the teacher's padding value.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor, swap: bool, pad_value: float) -> None:
+        super().__init__()
+        self.register_buffer('scale', scale)
+        self.register_buffer('shift', shift)
+        self.swap = swap
+        self.pad_value = pad_value
+
+    @classmethod
+    def between(cls, student: nn.Module | None, teacher: nn.Module | None) -> Renormalise | None:
+        """The conversion between two preprocessors, or None where they agree or one of them does not normalise at all.
+
+        A config without a preprocessor gets MMEngine's plain one, which says nothing about the images a model
+        expects; such a teacher sees the student's.
+        """
+        if student is None or teacher is None:
+            return None
+        if not hasattr(student, '_enable_normalize') or not hasattr(teacher, '_enable_normalize'):
+            return None
+        mean_s, std_s, swap_s = _normalisation(student)
+        mean_t, std_t, swap_t = _normalisation(teacher)
+        swap = swap_s != swap_t
+        if not swap and torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t):
+            return None
+        if swap:
+            mean_s, std_s = mean_s.flip(0), std_s.flip(0)
+        return cls(
+            std_s / std_t,
+            (mean_s - mean_t) / std_t,
+            swap,
+            float(getattr(teacher, 'pad_value', getattr(teacher, 'pad_val', 0))),
+        )
+
+    def forward(self, batch: Tensor, data_samples: list | None) -> Tensor:
+        """Convert ``(N, 3, H, W)``."""
+        batch = (batch.flip(1) if self.swap else batch) * self.scale + self.shift
+        shapes = [sample.img_shape[:2] for sample in data_samples or [] if 'img_shape' in sample]
+        if len(shapes) != len(batch):
+            return batch
+        height, width = batch.shape[-2:]
+        limits = torch.tensor(shapes).to(batch.device, non_blocking=True)[:, :, None]
+        rows = torch.arange(height, device=batch.device) < limits[:, 0]
+        columns = torch.arange(width, device=batch.device) < limits[:, 1]
+        inside = (rows[:, :, None] & columns[:, None, :])[:, None]
+        return torch.where(inside, batch, batch.new_full((), self.pad_value))
+
+
+def _normalisation(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
+    """Mean and deviation as ``(3, 1, 1)``, and whether channels are swapped from the file's order."""
+    swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
+    if getattr(preprocessor, '_enable_normalize', False):
+        mean, std = preprocessor.get_buffer('mean'), preprocessor.get_buffer('std')
+        return mean.float().cpu(), std.float().cpu(), swap
+    return torch.zeros(3, 1, 1), torch.ones(3, 1, 1), swap

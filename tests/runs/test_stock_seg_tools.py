@@ -7,7 +7,7 @@ from pathlib import Path
 import mmseg
 import pytest
 from _helpers.tiny_seg import pspnet
-from engine.test_stock_tools import call
+from runs.test_stock_tools import call
 from mmengine.config import Config
 
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini

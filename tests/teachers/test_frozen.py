@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.teachers.frozen import build_teacher, model_config
+from mmkd_plugin.teachers import build_teacher, model_config
 
 
 def saved(path, width=24, **changes):

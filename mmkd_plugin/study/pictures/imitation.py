@@ -22,7 +22,7 @@ from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import FGILoss
 from mmkd_plugin.study.pictures.picture import add_legend, image_of, save
-from mmkd_plugin.teachers.frozen import RANDOM_WEIGHTS
+from mmkd_plugin.teachers.weights import RANDOM_WEIGHTS
 
 LIT = np.array([1.0, 0.75, 0.0])
 BOX = '#00e5ff'

@@ -25,7 +25,7 @@ from mmkd_plugin.probe.models import ModelPair, probe
 from mmkd_plugin.probe.taps import Tap
 from mmkd_plugin.recorders import ModuleOutputRecorder
 from mmkd_plugin.study.pictures.picture import image_of, load_model, save
-from mmkd_plugin.teachers.frozen import build_teacher, model_config
+from mmkd_plugin.teachers import build_teacher, model_config
 
 
 def similarity_picture(

@@ -1,0 +1,72 @@
+"""Where a teacher's config comes from: a zoo, a file, or the config itself."""
+
+from __future__ import annotations
+
+import copy
+import os.path as osp
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import get_installed_path
+
+from mmkd_plugin.errors import DistillError, nearest
+
+
+def model_config(source: str | dict | Config) -> ConfigDict:
+    """Find the model in whatever describes a teacher.
+
+    Args:
+        source: A zoo name (``mmdet::retinanet/...py``), the path of a config file, or a config: a whole one with a
+            ``model`` or the model alone.
+
+    Returns:
+        The model's config; its scope is that of the config it came from.
+
+    Raises:
+        DistillError: If there is no such file or no model in it.
+    """
+    if isinstance(source, str):
+        path = local_file(source) if '::' in source else osp.expanduser(source)
+        if not osp.isfile(path):
+            raise DistillError(f'The teacher config "{source}" does not exist; {_other_configs(source, path)}')
+        try:
+            config = Config.fromfile(path)
+        except Exception as error:
+            raise DistillError(
+                f'The teacher config "{source}" cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); '
+                'correct the file or name another.'
+            ) from error
+    else:
+        config = source
+    model = copy.deepcopy(config.get('model', config if 'type' in config else None))
+    if model is None:
+        raise DistillError('The teacher config holds no "model"; give a config that describes a detector or segmentor.')
+    model = model if isinstance(model, ConfigDict) else ConfigDict(model)
+    if str(model.get('type')).endswith('DistillAlgorithm'):
+        model = model.architecture
+    if '_scope_' not in model and config.get('default_scope') is not None:
+        model['_scope_'] = config['default_scope']
+    return model
+
+
+def local_file(name: str) -> str:
+    """Resolve ``package::path``, a file that lies beside an installed package's configs; other names stay."""
+    if '::' not in name or '://' in name:
+        return name
+    package, path = name.split('::', 1)
+    # MMEngine's own look-up would install a package that is missing.
+    if package not in MODULE2PACKAGE or find_spec(package) is None:
+        installed = [known for known in MODULE2PACKAGE if find_spec(known) is not None]
+        raise DistillError(f'"{name}" names a package that is not installed; {nearest(package, installed)}')
+    return osp.join(get_installed_path(MODULE2PACKAGE[package]), '.mim', 'configs', path)
+
+
+def _other_configs(source: str, path: str) -> str:
+    """Name the configs of a package that are closest to one that does not exist."""
+    if '::' not in source:
+        return 'give the path of a config file or a zoo name such as "mmdet::retinanet/retinanet_r101_fpn_2x_coco.py".'
+    package, name = source.split('::', 1)
+    root = Path(path[: len(path) - len(name)])
+    return nearest(source, (f'{package}::{file.relative_to(root).as_posix()}' for file in root.glob('*/*.py')))

@@ -1,0 +1,119 @@
+"""Build a teacher and read its weights, all of them or none."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import nn
+
+from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.teachers.source import local_file
+from mmkd_plugin.utilities.rng import isolated_rng
+
+RANDOM_WEIGHTS = 'random'
+"""Value of ``teacher_ckpt`` with which a teacher without trained weights is accepted on purpose."""
+
+
+class LoadedTeacher(NamedTuple):
+    """A built teacher.
+
+    Attributes:
+        model: The teacher with its weights.
+        report: One sentence on what was loaded.
+        meta: ``meta`` of its checkpoint, empty without one.
+    """
+
+    model: nn.Module
+    report: str
+    meta: dict
+
+
+def build_teacher(
+    model: dict | nn.Module, checkpoint: str | None = None, trust_checkpoint: bool = False
+) -> LoadedTeacher:
+    """Build a teacher and load its weights.
+
+    Args:
+        model: Its config, or the built model.
+        checkpoint: Path or address of its weights, or ``package::path`` for a file beside a package's configs; None for
+            a model that carries them already, ``'random'`` for untrained weights on purpose.
+        trust_checkpoint: Whether the file may run code of its own while it is read.
+
+    Returns:
+        The model, what was loaded, and the checkpoint's meta information.
+
+    Raises:
+        DistillError: If the checkpoint is missing, refused, or covers only part of the teacher.
+    """
+    with isolated_rng():
+        if isinstance(model, nn.Module):
+            teacher = model
+        else:
+            try:
+                teacher = ROOT_MODELS.build(_without_pretrained(model))
+            except Exception as error:
+                raise DistillError(
+                    f'The teacher of type "{model.get("type")}" cannot be built ({str(error).splitlines()[0]}); '
+                    'correct its config or choose another teacher.'
+                ) from error
+            if checkpoint == RANDOM_WEIGHTS:
+                teacher.init_weights()
+    if checkpoint is None or checkpoint == RANDOM_WEIGHTS:
+        return LoadedTeacher(teacher, 'teacher weights: untrained' if checkpoint else 'teacher weights: as built', {})
+    loaded = load_checkpoint_file(local_file(checkpoint), trust=trust_checkpoint)
+    meta = loaded.get('meta', {}) if isinstance(loaded, dict) else {}
+    return LoadedTeacher(teacher, _load_all(teacher, loaded, checkpoint), meta)
+
+
+def _without_pretrained(model: dict) -> dict:
+    """Drop pretrained backbone weights: the teacher's checkpoint replaces them."""
+    model = copy.deepcopy(model)
+
+    def strip(node: Any) -> None:
+        if isinstance(node, dict):
+            init = node.get('init_cfg')
+            if isinstance(init, dict) and init.get('type') == 'Pretrained':
+                node['init_cfg'] = None
+            if isinstance(node.get('pretrained'), str):
+                node['pretrained'] = None
+            for value in node.values():
+                strip(value)
+        elif isinstance(node, (list, tuple)):
+            for value in node:
+                strip(value)
+
+    strip(model)
+    return model
+
+
+def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
+    """Load every weight of the teacher, or say what the checkpoint lacks."""
+    stored = checkpoint.get('state_dict', checkpoint)
+    state = OrderedDict((re.sub(r'^(module|architecture)\.', '', key), value) for key, value in stored.items())
+    own = teacher.state_dict()
+    required = [key for key in own if not key.endswith('num_batches_tracked')]
+    differing = [key for key in required if key in state and state[key].shape != own[key].shape]
+    fitting = OrderedDict((key, value) for key, value in state.items() if key not in differing)
+    # The version of the modules that wrote the file, by which they translate keys of former names.
+    fitting._metadata = getattr(stored, '_metadata', None)  # type: ignore[attr-defined]
+    result = teacher.load_state_dict(fitting, strict=False)
+    missing = [key for key in result.missing_keys if key in required]
+    if missing:
+        first = (
+            f'"{differing[0]}" has the shape {tuple(state[differing[0]].shape)} in the file and '
+            f'{tuple(own[differing[0]].shape)} in the model'
+            if differing
+            else f'"{missing[0]}" is missing'
+        )
+        raise DistillError(
+            f'The teacher checkpoint "{name}" fills {len(required) - len(missing)} of {len(required)} entries of '
+            f'{type(teacher).__name__} ({first}); give the checkpoint that was trained with this teacher config.'
+        )
+    unused = len(result.unexpected_keys)
+    report = f'teacher weights: {len(required)} of {len(required)} entries loaded from {name}'
+    return report + (f', {unused} entries of the file not used' if unused else '')

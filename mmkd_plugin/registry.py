@@ -12,7 +12,9 @@ compat.apply()
 _SCOPE = 'mmkd_plugin'
 _ROOT_SCOPE = 'mmengine'
 _LOCATIONS = {
-    'MODELS': [f'{_SCOPE}.{folder}' for folder in ('algorithms', 'connectors', 'distillers', 'methods', 'models', 'teachers')],
+    'MODELS': [
+        f'{_SCOPE}.{folder}' for folder in ('algorithms', 'connectors', 'distillers', 'methods', 'models', 'teachers')
+    ],
     'TASK_UTILS': [f'{_SCOPE}.recorders'],
     'HOOKS': [f'{_SCOPE}.engine'],
     'RUNNERS': [f'{_SCOPE}.engine'],

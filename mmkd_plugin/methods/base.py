@@ -42,6 +42,11 @@ class Method(ABC):
     renamed: ClassVar[Dict[str, str]] = {'weight': WEIGHT}
     """What to write instead of keys that are no more."""
 
+    task: ClassVar[str] = ''
+    """``'detection'`` or ``'segmentation'``, where the method is for one of them."""
+    general: ClassVar[bool] = False
+    """Whether every model of its task has what it needs."""
+
     teacher: Optional[str] = None
     schedule: Dict[str, Any] = dataclasses.field(default_factory=dict)
     schedules: Dict[str, Any] = dataclasses.field(default_factory=dict)

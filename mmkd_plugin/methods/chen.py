@@ -210,6 +210,7 @@ class Chen(Method):
         heads: Which heads are compared: ``'all'``, the ``'dense'`` one alone or the ``'roi'`` head alone.
     """
 
+    task = 'detection'
     losses = {'': ChenClassificationLoss, 'regression': ChenRegressionLoss, 'hint': ChenHintLoss}
     given = ('background_index', 'sigmoid')
     renamed = {

@@ -120,6 +120,7 @@ class FGD(LevelMethod):
             ``'output'`` takes what the neck returns.
     """
 
+    task, general = 'detection', True
     losses = {'': FGDLoss}
     given = ('channels',)
 

@@ -129,6 +129,7 @@ class FGI(Method):
         tap: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution.
     """
 
+    task, general = 'detection', True
     losses = {'': FGILoss}
     given = ('strides',)
     renamed = {'imitation_weight': 'loss_weight'}

@@ -136,6 +136,7 @@ class Holistic(Method):
         param_scheduler: Its schedule, one of MMEngine's or a list.
     """
 
+    task = 'segmentation'
     losses = {'': HolisticLoss}
     given = ('num_classes', 'image_channels')
     renamed = {'holistic_weight': 'loss_weight'}

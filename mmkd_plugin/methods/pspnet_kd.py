@@ -123,6 +123,7 @@ class PSPNetKD(Method):
         ignore: Whether the KL terms leave out the pixels that the decode head's own loss ignores.
     """
 
+    task = 'segmentation'
     losses = {'': PSPNetKDLoss}
     given = ('ignore_index',)
 

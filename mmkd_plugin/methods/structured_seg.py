@@ -132,6 +132,7 @@ class PixelWise(Method):
     Logits are compared in the size that the teacher's head gives; the student's are resized where theirs differs.
     """
 
+    task, general = 'segmentation', True
     losses = {'': PixelWiseLoss}
     renamed = {'pixel_weight': 'loss_weight'}
 
@@ -158,6 +159,7 @@ class PairWise(Method):
             that.
     """
 
+    task, general = 'segmentation', True
     losses = {'': PairWiseLoss}
     renamed = {
         'pair_weight': 'loss_weight',

@@ -17,7 +17,8 @@ class KnownRow:
     """Something that methods know by name, in both models.
 
     Attributes:
-        role: Its name; a level that both models have is numbered from fine to coarse, as its loss is; others are unpaired.
+        role: Its name; a level that both models have is numbered from fine to coarse, as its loss is, others are
+            unpaired.
         student: In the student, None where it has none.
         teacher: In the teacher, None where it has none or there is no teacher.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from _helpers import tiny, tiny_seg
 from mmkd_plugin.datasets.segmentation import CocoMiniSegDataset
@@ -16,12 +17,12 @@ def loader(dataset: dict) -> dict:
 def detector(data: Path) -> dict:
     """Config that tests a small detector."""
     annotations = 'annotations/instances_val.json'
-    pipeline = [
+    pipeline: list[dict] = [
         dict(type='LoadImageFromFile'),
         dict(type='Resize', scale=(64, 64), keep_ratio=True),
         dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
     ]
-    dataset = dict(
+    dataset: dict[str, Any] = dict(
         type='mmkd_plugin.CocoMiniDataset',
         data_root=f'{data}/',
         ann_file=annotations,
@@ -39,8 +40,8 @@ def detector(data: Path) -> dict:
 
 def segmentor(data: Path) -> dict:
     """Config that tests a small segmentor."""
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-    dataset = dict(
+    pipeline: list[dict] = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    dataset: dict[str, Any] = dict(
         type='mmkd_plugin.CocoMiniSegDataset',
         data_root=str(data),
         data_prefix=dict(img_path='val', seg_map_path='semantic/val'),

@@ -88,7 +88,7 @@ def test_two_processes_test_one_checkpoint(tmp_path: Path) -> None:
         'OMP_NUM_THREADS': '1',
         'CUDA_VISIBLE_DEVICES': '-1',
     }
-    command = [TOOLS / 'dist_test.sh', 'config.py', 'model.pth', '2', '--work-dir', 'tested']
+    command = [str(TOOLS / 'dist_test.sh'), 'config.py', 'model.pth', '2', '--work-dir', 'tested']
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     output = done.stdout + done.stderr

@@ -20,7 +20,7 @@ from mmkd_plugin.errors import DistillError
 
 SCRIPT = Path(__file__).parents[2] / 'tools/test.py'
 IMAGES = [f'{number:012d}' for number in (500001, 500002, 500003)]
-HOOKS = {
+HOOKS: dict[str, dict[str, Any]] = {
     'named': dict(
         det=dict(type='DetVisualizationHook'),
         seg=dict(type='SegVisualizationHook', interval=50),

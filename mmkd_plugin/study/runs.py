@@ -265,6 +265,6 @@ def _code_digest() -> str:
     """Hash of this package's code."""
     digest = hashlib.sha256()
     package = Path(__file__).parents[1]
-    for file in sorted(file for file in package.rglob('*.py') if '.mim' not in file.parts):
+    for file in sorted(package.rglob('*.py')):
         digest.update(file.read_bytes())
     return digest.hexdigest()

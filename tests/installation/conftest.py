@@ -17,8 +17,7 @@ from _helpers.builds import pip
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'setup/bootstrap'
 TREES = ('benchmarks', 'configs', 'docs', 'examples', 'mmkd_plugin', 'requirements', 'setup', 'tests', 'tools')
-FILES = ('CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'model-index.yml')
-FILES += ('pyproject.toml', 'setup.cfg')
+FILES = ('LICENSE', 'MANIFEST.in', 'Makefile', 'README.md', 'model-index.yml', 'pyproject.toml', 'setup.cfg')
 
 
 @pytest.fixture(scope='session')

@@ -69,9 +69,9 @@ def test_oldest_python_is_the_same_everywhere() -> None:
     assert '.'.join(ruff.groups()) == text
 
 
-@pytest.mark.parametrize('file', SHIPPED, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_oldest_python_can_read_it(file: Path) -> None:
-    ast.parse(file.read_text(encoding='utf-8'), feature_version=FLOOR)
+def test_oldest_python_can_read_every_file() -> None:
+    for file in SHIPPED:
+        ast.parse(file.read_text(encoding='utf-8'), str(file), feature_version=FLOOR)
 
 
 def test_set_up_says_that_it_asks_for_more_than_the_package(

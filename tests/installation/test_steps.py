@@ -71,3 +71,18 @@ def test_machine_without_graphics_libraries_gets_headless_opencv(steps: ModuleTy
     machine = Headless()
     steps.require_opencv(machine)
     assert machine.packages == ['opencv-python-headless']
+
+
+@pytest.mark.parametrize(('links', 'steps_taken'), [(True, 0), (False, 1)])
+def test_lost_links_are_made_again(
+    steps: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, links: bool, steps_taken: int
+) -> None:
+    taken: list[object] = []
+    monkeypatch.setenv('MMKD_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(steps, 'LINKS', tmp_path if links else tmp_path / 'lost')
+    monkeypatch.setattr(steps, 'stop_on_termination', lambda: None)
+    monkeypatch.setattr(steps.Environment, 'complete', lambda *args: True)
+    monkeypatch.setattr(steps.Environment, 'remember', lambda *args: None)
+    monkeypatch.setattr(steps, 'set_up', lambda *args: taken.append(args))
+    assert steps.main() == 0
+    assert len(taken) == steps_taken

@@ -7,11 +7,11 @@ from pathlib import Path
 import mmseg
 import pytest
 from _helpers.tiny_seg import pspnet
-from runs.test_stock_tools import call
 from mmengine.config import Config
 
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
 from mmkd_plugin.datasets.segmentation import CocoMiniSegDataset
+from runs.test_stock_tools import call
 
 CLASSES = len(CocoMiniSegDataset.METAINFO['classes'])
 STOCK = Path(mmseg.__file__).parent / '.mim' / 'tools'

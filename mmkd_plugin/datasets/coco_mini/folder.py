@@ -123,6 +123,7 @@ def ensure_folder(
             report(f'{partial} is left from an interrupted run; starting again.')
             shutil.rmtree(partial)
         partial.mkdir()
+        report(f'{root} is being made.')
         try:
             build(partial)
         except DistillError:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.progress import track
+
 from mmkd_plugin.datasets.coco_mini.annotation import annotation, json_bytes
 from mmkd_plugin.datasets.coco_mini.folder import ensure_folder
 from mmkd_plugin.datasets.coco_mini.png import png
 from mmkd_plugin.datasets.coco_mini.prng import Stream
-from mmkd_plugin.datasets.coco_mini.progress import with_progress
 from mmkd_plugin.datasets.coco_mini.scene import compose
 from mmkd_plugin.datasets.coco_mini.shapes import CLASSES
 from mmkd_plugin.errors import DistillError
@@ -59,14 +61,15 @@ class MiniSettings:
             raise DistillError(f'The image size is {self.size}; it must be 64 to 2048 pixels.')
 
 
-def _write_split(root: Path, settings: MiniSettings, split: str, report: Callable[[str], None]) -> None:
+def _write_split(root: Path, settings: MiniSettings, split: str) -> None:
     first = _FIRST_IDS[split]
     pictures, semantic = root / split, root / 'semantic' / split
     pictures.mkdir(parents=True)
     semantic.mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image in with_progress(range(first, first + getattr(settings, split)), split, report):
+    numbers = range(first, first + getattr(settings, split))
+    for image in track(numbers, split, disable=not sys.stdout.isatty()):
         scene = compose(Stream(settings.seed, settings.size, image), settings.size)
         name = f'{image:012d}.png'
         (pictures / name).write_bytes(png(scene.image))
@@ -88,9 +91,9 @@ def _write_split(root: Path, settings: MiniSettings, split: str, report: Callabl
     target.write_bytes(json_bytes(content))
 
 
-def _build(root: Path, settings: MiniSettings, report: Callable[[str], None]) -> None:
+def _build(root: Path, settings: MiniSettings) -> None:
     for split in _FIRST_IDS:
-        _write_split(root, settings, split, report)
+        _write_split(root, settings, split)
 
 
 def ensure_coco_mini(
@@ -113,7 +116,7 @@ def ensure_coco_mini(
     Args:
         root: The folder.
         settings: What to generate.
-        report: Takes the lines for the user.
+        report: Takes the lines for the user; on a terminal a bar shows the progress as well.
 
     Returns:
         The folder.
@@ -127,7 +130,7 @@ def ensure_coco_mini(
         Path(root),
         {'source': 'generated', **dataclasses.asdict(settings)},
         generator=COCO_MINI_SHA256,
-        build=partial(_build, settings=settings, report=report),
+        build=partial(_build, settings=settings),
         expected=COCO_MINI_SHA256 if settings == MiniSettings() else None,
         report=report,
     )

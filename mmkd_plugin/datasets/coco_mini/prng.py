@@ -25,7 +25,8 @@ def mix(value: int) -> int:
 class Stream:
     """A SplitMix64 generator of integers.
 
-    NumPy and Python keep the right to change the numbers their generators draw, so neither is used.
+    ``numpy.random.PCG64`` and ``RandomState`` would keep their numbers as well. This stream stays because the checksum
+    of the images and every number measured on them depend on it.
 
     Args:
         key: Integers that name the stream; streams of different keys are independent.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rich.progress import track
+
 from mmkd_plugin.datasets.coco_mini.annotation import json_bytes
 from mmkd_plugin.datasets.coco_mini.folder import ensure_folder
 from mmkd_plugin.datasets.coco_mini.prng import Stream
-from mmkd_plugin.datasets.coco_mini.progress import with_progress
 from mmkd_plugin.errors import DistillError, nearest
 
 _VERSION = 'subset 1'
@@ -159,7 +161,7 @@ def _build(
         content = _select(_load(split), split, classes, seed, used)
         used.update(image['id'] for image in content['images'])
         names = [_image_name(image, split) for image in content['images']]
-        for image in with_progress(names, name, report):
+        for image in track(names, name, disable=not sys.stdout.isatty()):
             target = root / name / image
             target.parent.mkdir(parents=True, exist_ok=True)
             if symlink:

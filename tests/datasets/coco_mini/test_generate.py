@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from mmkd_plugin.datasets.coco_mini import COCO_MINI_CLASSES, COCO_MINI_SHA256, 
 from mmkd_plugin.errors import DistillError
 
 SPLITS = ('train', 'val')
+ENVIRONMENT = {**os.environ, 'TERM': 'xterm', 'COLUMNS': '100'}
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -155,7 +160,24 @@ def test_impossible_settings_are_refused(changes, sentence):
         MiniSettings(**changes)
 
 
-def test_progress_is_reported(tmp_path):
+def test_lines_go_to_the_report_alone(tmp_path, capsys):
     lines: list[str] = []
-    ensure_coco_mini(tmp_path / 'set', MiniSettings(train=8, val=1, size=64), report=lines.append)
-    assert lines == [f'train: {number} of 8 images' for number in (2, 4, 6, 8)] + ['val: 1 of 1 images']
+    ensure_coco_mini(tmp_path / 'set', MiniSettings(train=2, val=1, size=64), report=lines.append)
+    assert lines == [f'{(tmp_path / "set").resolve()} is being made.']
+    # Without a terminal there is no bar.
+    assert capsys.readouterr() == ('', '')
+
+
+def test_terminal_shows_a_bar_for_each_split(tmp_path):
+    code = (
+        'from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini;'
+        'ensure_coco_mini("set", MiniSettings(train=2, val=1, size=64), report=lambda line: None)'
+    )
+    master, terminal = pty.openpty()
+    with os.fdopen(terminal, 'wb') as stream:
+        subprocess.run([sys.executable, '-c', code], cwd=tmp_path, stdout=stream, check=True, env=ENVIRONMENT)
+    shown = os.read(master, 100_000).decode()
+    os.close(master)
+    assert 'train' in shown
+    assert 'val' in shown
+    assert '100%' in shown

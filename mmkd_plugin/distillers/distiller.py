@@ -294,6 +294,8 @@ def _entries(mapping: dict) -> list[dict]:
 
 
 def _resized(feature: Tensor, other: Tensor, record: dict) -> Tensor:
-    """A feature map in the size of another."""
+    """A feature map in the size of another; one that has it already keeps its precision as well."""
     size = (other.shape[-2], other.shape[-1])
+    if tuple(feature.shape[-2:]) == size:
+        return feature
     return resize_map(feature, size, align_corners=record.get('align_corners', False))

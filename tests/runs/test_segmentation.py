@@ -97,7 +97,7 @@ def test_pixels_by_hand(stride):
     student = pspnet()
     if stride == 16:
         student['backbone'].update(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 1))
-    model = algorithm(dict(type='PixelWise', pixel_weight=2.0), student=student)
+    model = algorithm(dict(type='PixelWise', loss_weight=2.0), student=student)
     data = batch(model)
     losses = model(**data, mode='loss')
     ours, theirs = (logits_of(side, data['inputs'])[0] for side in (model.student, model.teacher.model))
@@ -160,7 +160,7 @@ def test_samples_without_labels_are_one_sentence():
 
 
 @pytest.mark.parametrize(
-    'distill', [None, block(dict(type='PSPNetKD', weight=0)), block(dict(type='PixelWise', weight=0))]
+    'distill', [None, block(dict(type='PSPNetKD', loss_weight=0)), block(dict(type='PixelWise', loss_weight=0))]
 )
 def test_off_is_off_bit_for_bit(tmp_path, distill):
     stock = train(run_config(tmp_path / 'stock', runner_type=None))

@@ -103,7 +103,7 @@ def test_two_teachers_give_what_each_gives_alone(tmp_path):
 
 def test_weight_of_a_teacher_multiplies_its_methods(tmp_path):
     plain, halved = two(methods=dict(cwd=dict(CWD, teacher='other'))), two(methods=dict(cwd=dict(CWD, teacher='other')))
-    halved['teachers']['other']['weight'] = 0.5
+    halved['teachers']['other']['loss_weight'] = 0.5
     for values in (plain, halved):
         model = MODELS.build(values['teachers']['other']['teacher'])
         torch.manual_seed(0)
@@ -184,7 +184,7 @@ def test_number_of_classes_is_compared_where_names_are_unknown(tmp_path):
         (dict(teacher='x.py'), 'has "teachers" and "teacher"'),
         (dict(teachers=dict(big=3)), 'must be a dict such as'),
         (dict(teachers=dict(big=dict(techer='x'))), r'"distill.teachers.big.techer" is not a key'),
-        (dict(teachers=dict(big=dict(weight=-1.0), other={})), 'must not be negative'),
+        (dict(teachers=dict(big=dict(loss_weight=-1.0), other={})), 'is -1.0; it must be a number of at least 0'),
         (dict(inherit=True), 'several teachers; name the one to inherit from'),
         (dict(inherit='bgi'), 'or the name of a teacher: big, other'),
     ],

@@ -164,8 +164,7 @@ def _pair(path: Path, block: DistillBlock) -> Pair:
     rest = re.fullmatch(r'([^_]+)_(.+)_to_(.+)', path.stem[len(label) :])
     if not path.stem.startswith(label) or rest is None:
         raise DistillError(
-            f'"{path}" distils with {", ".join(block.methods)}; call it '
-            f'"{label}<family>_<teacher>_to_<student>.py".'
+            f'"{path}" distils with {", ".join(block.methods)}; call it "{label}<family>_<teacher>_to_<student>.py".'
         )
     kinds = {name: type(block.methods[name]) for name in names}
     return Pair(path, first_sentence(path), kinds, tuple(_inherited(path)), *rest.groups())

@@ -16,7 +16,7 @@ from mmkd_plugin.study.table import columns, rows
 from mmkd_plugin.study.tasks import task_of
 
 RESULTS = CONFIGS.parent / 'docs' / 'results'
-ANY_LOSS = 'docs/block.md#feature-any-loss-of-two-features'
+ANY_LOSS = 'docs/block.md#feature-any-loss-of-features'
 """Where losses of others are described."""
 
 

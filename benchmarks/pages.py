@@ -38,7 +38,9 @@ def written(text: str, contents: Mapping[str, str], page: str) -> str:
     """
     marked = set(re.findall(_START.format('(.+?)'), text))
     if marked - set(contents):
-        raise DistillError(f'{page} has a region "{min(marked - set(contents))}", for which there is nothing; take it out.')
+        raise DistillError(
+            f'{page} has a region "{min(marked - set(contents))}", for which there is nothing; take it out.'
+        )
     for name, content in contents.items():
         start, end = _START.format(name), _END.format(name)
         if text.count(start) != 1 or text.count(end) != 1:

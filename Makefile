@@ -3,18 +3,23 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+# What mypy looks at, of what there is; ruff looks at everything.
+TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test lint doctor
+.PHONY: help setup demo seeds methods test test-all check-numbers pages lint doctor
 
 help:
-	@echo "make demo    distil a small detector and compare it with its teacher and the student alone"
-	@echo "make seeds   the same with three seeds"
-	@echo "make methods every method on two detectors and a segmentor with three seeds; takes long"
-	@echo "make test    run the tests and the regression check"
-	@echo "make lint    check style and types"
-	@echo "make doctor  print what is installed and what will not work"
-	@echo "make setup   make .venv, as the others do by themselves"
+	@echo "make demo           distil a small detector and compare it with its teacher and the student alone"
+	@echo "make seeds          the same with three seeds"
+	@echo "make methods        every method on two detectors and a segmentor with three seeds; takes long"
+	@echo "make test           run the tests but for the slow ones, and the check of the numbers"
+	@echo "make test-all       run all tests and the check of the numbers"
+	@echo "make check-numbers  train the small pairs and compare every term with the committed references"
+	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
+	@echo "make lint           check style and types"
+	@echo "make doctor         print what is installed and what will not work"
+	@echo "make setup          make .venv, as the others do by themselves"
 
 setup:
 	@$(PYTHON) setup/bootstrap
@@ -25,27 +30,27 @@ demo: setup
 seeds: setup
 	@$(RUN) tools/demo.py --seeds 0 1 2
 
-METHODS = Chen=chen FGI=fgi FGD=fgd CWD=cwd PKD=pkd 'FGD + Chen=fgd_chen'
-SEGMENTATION = pixel=pixel 'pixel + pair=pixel_pair' 'pixel + pair + holistic=pixel_pair_holistic' \
-	'logits + aux=pspnet_kd' CWD=cwd
-
 methods: setup
-	@$(RUN) tools/make_coco_mini.py
-	@for detector in retina faster-rcnn; do \
-		set --; for method in $(METHODS); do set -- "$$@" "$${method%%=*}=configs/coco_mini/$${method##*=}_$${detector}_r34_to_r18.py"; done; \
-		$(RUN) tools/compare.py configs/coco_mini/$${detector}_r18.py "$$@" --work-dir work_dirs/methods/$$detector || exit; \
-	done
-	@set --; for method in $(SEGMENTATION); do set -- "$$@" "$${method%%=*}=configs/coco_mini/$${method##*=}_pspnet_r34_to_r18.py"; done; \
-	$(RUN) tools/compare.py configs/coco_mini/pspnet_r18.py "$$@" --work-dir work_dirs/methods/pspnet
+	@$(RUN) -m benchmarks.compare_methods
 
 test: setup
+	@$(RUN) -m pytest -q -m 'not slow'
+	@$(RUN) -m benchmarks.check_numbers
+
+test-all: setup
 	@$(RUN) -m pytest -q
 	@$(RUN) -m benchmarks.check_numbers
+
+check-numbers: setup
+	@$(RUN) -m benchmarks.check_numbers
+
+pages: setup
+	@$(RUN) -m benchmarks.pages
 
 lint: setup
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m mypy mmkd_plugin tools tests benchmarks
+	@$(RUN) -m mypy $(TYPED)
 
 doctor: setup
 	@$(RUN) tools/doctor.py

@@ -1,1 +1,1 @@
-"""The quality control of this project: zoo sweep and check of the numbers."""
+"""The quality control of this project: comparisons, the check of the numbers, the zoo sweep and the generated pages."""

@@ -58,7 +58,7 @@ def page(package: str, found: Sequence[Family]) -> str:
 
 {summary(found)}{so_far}
 
-Written by `python benchmarks/zoo_sweep.py {package} --out docs/zoo_{package}.md`
+Written by `python -m benchmarks.zoo_sweep {package} --out docs/zoo_{package}.md`
 with {used}, on a CPU.
 For each family the first config{asked} that the stock package itself can train for one
 step is trained for one step on two small generated images, alone and then with {methods}, each attached by a

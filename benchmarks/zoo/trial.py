@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
+from benchmarks.catalogue import general_recipes
 from benchmarks.zoo.samples import walk
 from benchmarks.zoo.shrink import offline, one_step_config, wider
 from mmkd_plugin.errors import DistillError
@@ -33,9 +34,12 @@ WORKS, FAILS, STOCK, LEFT_OUT = 'works', 'fails', 'stock', 'left out'
 SIZES = {'mmdet': (128, 320), 'mmseg': (64, 256, 1024)}
 """Sides of the generated images; the next one is tried where the stock model cannot train on the one before."""
 
+TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
+"""What the models of a package do."""
+
 RECIPES = {
-    'mmdet': {'FGD': '_base_/fgd/one_stage.py', 'FGI': '_base_/fgi/one_stage.py'},
-    'mmseg': {'PixelWise': '_base_/structured_seg/pixel.py', 'PairWise': '_base_/structured_seg/pixel_pair.py'},
+    package: {name: recipe.path.as_posix() for name, recipe in general_recipes(task).items()}
+    for package, task in TASKS.items()
 }
 """The recipe of each method that is tried."""
 

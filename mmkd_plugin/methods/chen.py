@@ -105,7 +105,8 @@ class ChenRegressionLoss(DistillLoss):
     The smooth L1 part is the student's own loss. Only proposals with a regression target may have a weight.
 
     Args:
-        form: ``'bounded'``, or ``'l2'``: the squared distance to the teacher's boxes, the paper's ablation.
+        form: ``'bounded'``: the squared distance to the truth where it is not smaller than the teacher's; ``'l2'``: the
+            squared distance to the teacher's boxes, the paper's ablation.
         margin: How much better than the teacher a box must be to be left alone, in squared encoded distance; the paper
             gives no value.
         loss_weight: Nu; 0 switches regression off.

@@ -37,7 +37,7 @@ class HolisticLoss(DistillLoss):
         num_classes: Channels of the logits.
         conditional: Whether the discriminator sees the image and the class probabilities, as in the paper, or, as in
             the released code, the logits alone.
-        widths: Channels of the discriminator's stages.
+        widths: Channels of the discriminator's stages, each of which halves the map.
         image_channels: Channels of the image, for a conditional discriminator.
         adversary: ``'wgan'`` or ``'hinge'``, for the discriminator's side.
         discriminator_weight: Weight of the discriminator's terms.
@@ -133,7 +133,7 @@ class Holistic(Method):
         optimizer: Config of the discriminator's optimizer.
         optim_wrapper: Further keys of its optimizer wrapper; type, accumulation and clipping are those of the student's
             by default.
-        param_scheduler: Its schedule, one of MMEngine's or a list.
+        param_scheduler: Its schedule, one of MMEngine's or a list; to the end of the run unless ``end`` is given.
     """
 
     task = 'segmentation'

@@ -34,7 +34,7 @@ class PSPNetKDLoss(DistillLoss):
         temperature: Of the KL terms.
         alpha: Share of the hard loss, the student's own loss of its decode head; the KL term has 1 - alpha.
         aux_weight: Weight of the auxiliary term; 0 for models without an auxiliary head.
-        aux_divergence: ``'smooth_l1'`` or ``'kl'``.
+        aux_divergence: How the auxiliary class maps are compared, ``'smooth_l1'`` or ``'kl'``.
         ignore_index: Label of pixels that the KL terms leave out; None counts every pixel.
         loss_weight: Factor on all terms; 0 switches the method off.
     """

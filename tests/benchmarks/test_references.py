@@ -1,4 +1,4 @@
-"""The regression check catches what it must and forgives what it may."""
+"""The check of the numbers catches what it must and forgives what it may."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_missing_term_moves():
 @pytest.fixture(scope='module')
 def check(tmp_path_factory):
     """A pair with references of its own, and a function that runs it with overrides."""
-    folder = tmp_path_factory.mktemp('regression')
+    folder = tmp_path_factory.mktemp('numbers')
     run_config(folder, distill=block()).dump(folder / 'pair.py')
 
     def call(update=False, iterations=3, pair='tiny', **options):

@@ -161,6 +161,6 @@ def save(figure: Figure, out: Path) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip('.')
         raise DistillError(
-            f'The picture "{out}" cannot be written ({reason}); name another file, such as a.png.'
+            f'The picture "{out}" cannot be written ({reason}); give one such as mask.png.'
         ) from error
     return out

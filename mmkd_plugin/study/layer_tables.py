@@ -53,7 +53,7 @@ def known_table(rows: Sequence[KnownRow], alone: bool = False) -> Table:
     """
     table = _table('known as', 'returned by', *_sides('CxHxW', 'stride', alone=alone))
     if not alone:
-        table.add_column('')
+        table.add_column('', overflow='fold')
     for row in rows:
         sides = [row.student] if alone else [row.student, row.teacher]
         cells = [cell for side in sides for cell in _known(side)]
@@ -69,7 +69,7 @@ def layer_table(rows: Sequence[LayerRow], alone: bool = False) -> Table:
         alone: Whether there is no teacher.
     """
     table = _table('path', 'class', *_sides('CxHxW', 'stride', 'params', alone=alone))
-    table.add_column('known as')
+    table.add_column('known as', overflow='fold')
     for row in rows:
         sides = [row.student] if alone else [row.student, row.teacher]
         cells = [cell for side in sides for cell in _layer(side)]
@@ -80,9 +80,9 @@ def layer_table(rows: Sequence[LayerRow], alone: bool = False) -> Table:
 def human(count: int) -> str:
     """A number of parameters for a person: three digits and K or M."""
     for size, letter in ((10**9, 'G'), (10**6, 'M'), (10**3, 'K')):
-        if count >= size:
-            # Rounding must not make it 1000.
-            return f'{count / size:.3g} {letter}' if count / size < 999.5 else f'{count / size:.0f} {letter}'
+        rounded = f'{count / size:.3g}'
+        if float(rounded) >= 1:
+            return f'{rounded} {letter}'
     return str(count) if count else _NOTHING
 
 

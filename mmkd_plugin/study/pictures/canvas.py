@@ -160,7 +160,5 @@ def save(figure: Figure, out: Path) -> Path:
         figure.savefig(out, dpi=100)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip('.')
-        raise DistillError(
-            f'The picture "{out}" cannot be written ({reason}); give one such as mask.png.'
-        ) from error
+        raise DistillError(f'The picture "{out}" cannot be written ({reason}); give one such as mask.png.') from error
     return out

@@ -96,16 +96,16 @@ def _load(name: str) -> Config:
     """The config of a file or, as ``mmdet::path``, of a file beside an installed package's configs."""
     from mmengine.config import Config
 
-    path = osp.expanduser(name)
     if '::' in name:
-        from mmkd_plugin.teachers import local_file
+        from mmkd_plugin.teachers.source import local_file, other_configs
 
         path = local_file(name)
+        fix = other_configs(name, path)
+    else:
+        path = osp.expanduser(name)
+        fix = 'give the path of a .py config, or a zoo name such as "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py".'
     if not osp.isfile(path):
-        raise DistillError(
-            f'The config file "{name}" does not exist; give the path of a .py config, or a zoo name such as '
-            '"mmdet::retinanet/retinanet_r50_fpn_1x_coco.py".'
-        )
+        raise DistillError(f'The config file "{name}" does not exist; {fix}')
     try:
         return Config.fromfile(path)
     except Exception as error:

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from mmkd_plugin.probe.side_by_side import known_rows, layer_rows, matching, outermost
+    from mmkd_plugin.probe.comparison import known_rows, layer_rows, matching, outermost
     from mmkd_plugin.study.layer_tables import heading, known_heading, known_table, layer_table
     from mmkd_plugin.study.layers import config_layers
 

@@ -12,7 +12,7 @@ _SIMILARITY = (
     'similarity',
     'how similar a pixel is to all others, to the teacher and to its students',
     'mmkd visualize similarity mmkd_plugin::coco_mini/pixel_pair_pspnet_r34_to_r18.py distilled.pth '
-    '--image data/coco_mini/val/000001.png --pixel 40 60',
+    '--image data/coco_mini/val/000000500001.png --pixel 40 60',
 )
 _MASK = (
     'imitation-mask',

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmkd_plugin.block.block import DistillBlock, TeacherBlock
+from mmkd_plugin.study.pictures.canvas import Painter, load_model, side_by_side
 from mmkd_plugin.study.pictures.detection import DetectionPainter
-from mmkd_plugin.study.pictures.picture import Painter, load_model, side_by_side
 from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
 from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, train_once
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows

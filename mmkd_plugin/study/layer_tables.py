@@ -8,8 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from mmkd_plugin.probe.comparison import KnownRow, LayerRow
 from mmkd_plugin.probe.listing import Known, Layer, ModelLayers
-from mmkd_plugin.probe.side_by_side import KnownRow, LayerRow
 from mmkd_plugin.study.layers import ConfigLayers
 
 _NOTHING = '-'
@@ -48,12 +48,12 @@ def known_table(rows: Sequence[KnownRow], alone: bool = False) -> Table:
     """What methods know by name.
 
     Args:
-        rows: As :func:`mmkd_plugin.probe.side_by_side.known_rows` gives them.
+        rows: As :func:`mmkd_plugin.probe.comparison.known_rows` gives them.
         alone: Whether there is no teacher.
     """
-    table = _table('known as', 'returned by', *_sides('C x H x W', 'stride', alone=alone))
+    table = _table('known as', 'returned by', *_sides('CxHxW', 'stride', alone=alone))
     if not alone:
-        table.add_column('')
+        table.add_column('', overflow='fold')
     for row in rows:
         sides = [row.student] if alone else [row.student, row.teacher]
         cells = [cell for side in sides for cell in _known(side)]
@@ -65,11 +65,11 @@ def layer_table(rows: Sequence[LayerRow], alone: bool = False) -> Table:
     """The layers.
 
     Args:
-        rows: As :func:`mmkd_plugin.probe.side_by_side.layer_rows` gives them.
+        rows: As :func:`mmkd_plugin.probe.comparison.layer_rows` gives them.
         alone: Whether there is no teacher.
     """
-    table = _table('path', 'class', *_sides('C x H x W', 'stride', 'params', alone=alone))
-    table.add_column('known as')
+    table = _table('path', 'class', *_sides('CxHxW', 'stride', 'params', alone=alone))
+    table.add_column('known as', overflow='fold')
     for row in rows:
         sides = [row.student] if alone else [row.student, row.teacher]
         cells = [cell for side in sides for cell in _layer(side)]
@@ -80,9 +80,9 @@ def layer_table(rows: Sequence[LayerRow], alone: bool = False) -> Table:
 def human(count: int) -> str:
     """A number of parameters for a person: three digits and K or M."""
     for size, letter in ((10**9, 'G'), (10**6, 'M'), (10**3, 'K')):
-        if count >= size:
-            # Rounding must not make it 1000.
-            return f'{count / size:.3g} {letter}' if count / size < 999.5 else f'{count / size:.0f} {letter}'
+        rounded = f'{count / size:.3g}'
+        if float(rounded) >= 1:
+            return f'{rounded} {letter}'
     return str(count) if count else _NOTHING
 
 
@@ -92,7 +92,7 @@ def _model(model: ModelLayers) -> str:
 
 def _table(*columns: Any) -> Table:
     """A table whose first two columns are names and whose others are figures; what is too long is folded, not cut."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         table.add_column(column, justify='left' if index < 2 else 'right', overflow='fold')
     return table
@@ -132,10 +132,9 @@ def _layer(layer: Layer | None) -> list[str]:
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    """A shape; of several calls of other sizes, the first and the last."""
-    first, last = shapes[0], shapes[-1]
-    text = ' x '.join(map(str, first))
-    return text if first == last else f'{text} to {" x ".join(map(str, last[1:]))}'
+    """A shape; of several calls the first, and whether others differ."""
+    text = 'x'.join(map(str, shapes[0]))
+    return text if len(set(shapes)) == 1 else f'{text} ...'
 
 
 def _strides(strides: Sequence[int]) -> str:

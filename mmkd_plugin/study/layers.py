@@ -76,7 +76,8 @@ def _student(config: Config) -> nn.Module:
         with isolated_rng():
             return ROOT_MODELS.build(model)
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip('.')
+        # The first sentence; MMEngine goes on with advice on registries.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split('. ')[0].strip('"\'.')
         raise DistillError(
             f'The model of type "{model.get("type")}" cannot be built ({reason}); correct the config.'
         ) from error

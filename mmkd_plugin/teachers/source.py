@@ -30,7 +30,7 @@ def model_config(source: str | dict | Config) -> ConfigDict:
     if isinstance(source, str):
         path = local_file(source) if '::' in source else osp.expanduser(source)
         if not osp.isfile(path):
-            raise DistillError(f'The teacher config "{source}" does not exist; {_other_configs(source, path)}')
+            raise DistillError(f'The teacher config "{source}" does not exist; {other_configs(source, path)}')
         try:
             config = Config.fromfile(path)
         except Exception as error:
@@ -63,8 +63,16 @@ def local_file(name: str) -> str:
     return osp.join(get_installed_path(MODULE2PACKAGE[package]), '.mim', 'configs', path)
 
 
-def _other_configs(source: str, path: str) -> str:
-    """Name the configs of a package that are closest to one that does not exist."""
+def other_configs(source: str, path: str) -> str:
+    """Name the configs of a package that are closest to one that does not exist.
+
+    Args:
+        source: What the user wrote.
+        path: The file that it would be.
+
+    Returns:
+        The end of an error's sentence.
+    """
     if '::' not in source:
         return 'give the path of a config file or a zoo name such as "mmdet::retinanet/retinanet_r101_fpn_2x_coco.py".'
     package, name = source.split('::', 1)

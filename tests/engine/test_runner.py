@@ -26,7 +26,9 @@ def equal(first, second):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize('distill', [None, block(methods=ZERO), block(methods=dict(fgd=dict(type='FGD', loss_weight=0)))])
+@pytest.mark.parametrize(
+    'distill', [None, block(methods=ZERO), block(methods=dict(fgd=dict(type='FGD', loss_weight=0)))]
+)
 def test_off_is_off_bit_for_bit(tmp_path, distill):
     stock = train(run_config(tmp_path / 'stock', runner_type=None))
     off = train(run_config(tmp_path / 'off', distill=distill))

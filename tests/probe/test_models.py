@@ -14,7 +14,9 @@ from torch import nn
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.probe.models import probe
+from mmkd_plugin.probe.boxes import BoxHead
+from mmkd_plugin.probe.models import ModelPair, ModelTaps, probe
+from mmkd_plugin.probe.taps import Tap
 
 COMMON = dict(num_classes=3, norm_cfg=dict(type='BN'), align_corners=False)
 
@@ -173,3 +175,42 @@ def test_copies_do_not_hold_the_recorder():
 
 def test_detectors_are_found_as_before():
     assert probe(MODELS.build(det_block()['teacher']), 'teacher').decode_head is None
+
+
+def test_levels_of_one_stride_stay_in_the_order_of_the_trunk():
+    """Of three levels of stride 8, the last alone comes from a convolution."""
+    model = MODELS.build(segmentor())
+    # What the block returns is then what its convolution made.
+    model.backbone.layer4 = nn.Sequential(nn.Conv2d(32, 64, 1))
+    taps = probe(model, 'student')
+    assert [tap.source for tap in taps.pre_norm] == ['backbone', 'backbone', 'backbone', 'backbone.layer4.0']
+    assert [tap.data_idx for tap in taps.pre_norm] == [0, 1, 2, None]
+
+
+def detector(dense_head: BoxHead | None = None, roi_head: BoxHead | None = None) -> ModelTaps:
+    return ModelTaps('Made', (), (), dense_head=dense_head, roi_head=roi_head)
+
+
+def test_box_heads_are_those_that_are_asked_for():
+    both = detector(
+        dense_head=BoxHead('rpn_head', 'RPNHead'), roi_head=BoxHead('roi_head.bbox_head', 'StandardRoIHead')
+    )
+    pair = ModelPair(both, both)
+    assert [found.student.path for found in pair.box_heads()] == ['rpn_head', 'roi_head.bbox_head']
+    assert [found.student.path for found in pair.box_heads('roi')] == ['roi_head.bbox_head']
+
+
+def test_missing_box_head_names_the_callers_remedy():
+    one, none = detector(dense_head=BoxHead('bbox_head', 'RetinaHead')), detector()
+    with pytest.raises(DistillError, match='has a bbox_head, which the teacher, Made, lacks; .*, or drop the term.'):
+        ModelPair(one, none).box_heads(remedy='drop the term')
+    with pytest.raises(DistillError, match='has no roi_head whose boxes could be compared; .*, or drop the term.'):
+        ModelPair(none, one).box_heads('roi', remedy='drop the term')
+
+
+def test_levels_finer_than_a_pixel_of_the_student_are_not_matched():
+    fine, coarse = Tap('neck', 4, 1).seen_at(2.0), Tap('neck', 4, 16, data_idx=1).seen_at(2.0)
+    assert fine.stride == 0
+    student = Tap('neck', 4, 8)
+    [pair] = ModelPair(detector(), detector()).match([student], [fine, coarse])
+    assert (pair.student, pair.teacher) == (student, coarse)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
@@ -22,6 +23,7 @@ from _helpers import tiny_seg
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.taps import Tap
+from mmkd_plugin.study.pictures.canvas import build_model, load_weights, save
 from mmkd_plugin.study.pictures.imitation import imitation_levels, imitation_picture
 from mmkd_plugin.study.pictures.similarity import similarity_map, similarity_picture
 
@@ -138,5 +140,63 @@ def test_command_line(detector, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'mask.png'
     arguments = ['imitation-mask', str(tmp_path / 'fgi.py'), '--image-index', '2', '--out', str(out)]
     monkeypatch.setattr(sys, 'argv', ['visualize.py', *arguments])
-    runpy.run_path(str(ROOT / 'tools/visualize.py'))['main']()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / 'tools/visualize.py'), run_name='__main__')
+    assert ended.value.code == 0
     assert out.exists() and str(out) in capsys.readouterr().out
+
+
+def test_similarity_needs_a_segmentor(detector, tmp_path):
+    with pytest.raises(DistillError, match='the RetinaNet of the config is none'):
+        similarity_picture(detector, {'alone': 'none.pth'}, tmp_path / 'none.png', (5, 7), tmp_path / 'maps.png')
+
+
+def test_similarity_needs_a_teacher(segmentor, tmp_path):
+    segmentor.pop('distill')
+    with pytest.raises(DistillError, match='no distill block, so there is no teacher'):
+        similarity_picture(segmentor, {'alone': 'none.pth'}, tmp_path / 'none.png', (5, 7), tmp_path / 'maps.png')
+
+
+def test_file_that_is_no_image(segmentor, tmp_path):
+    text = tmp_path / 'note.png'
+    text.write_text('no image')
+    with pytest.raises(DistillError, match=r'note.png" cannot be read as an image'):
+        similarity_picture(segmentor, {'alone': 'none.pth'}, text, (5, 7), tmp_path / 'maps.png')
+
+
+@pytest.mark.parametrize(
+    ('change', 'fault'),
+    [
+        (lambda state: state.pop('decode_head.conv_seg.bias'), r'it lacks "decode_head\.conv_seg\.bias"'),
+        (lambda state: state.update(more=torch.zeros(1)), 'the model has no "more"'),
+        (
+            lambda state: state.update({'decode_head.conv_seg.bias': torch.zeros(5)}),
+            r'"decode_head\.conv_seg\.bias" has the shape \(5,\) in the file and \(3,\) in the model',
+        ),
+    ],
+    ids=['missing', 'unknown', 'other shape'],
+)
+def test_checkpoint_of_another_model(segmentor, tmp_path, change, fault):
+    model = build_model(segmentor)
+    state = model.state_dict()
+    change(state)
+    torch.save(dict(state_dict=state), tmp_path / 'other.pth')
+    with pytest.raises(DistillError, match=rf'is not one of the EncoderDecoder of the config \({fault}\)'):
+        load_weights(model, str(tmp_path / 'other.pth'))
+
+
+def test_file_without_weights(segmentor, tmp_path):
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(DistillError, match='holds no weights of a model'):
+        load_weights(build_model(segmentor), str(tmp_path / 'list.pth'))
+
+
+def test_mask_needs_the_training_data(detector, tmp_path):
+    detector.train_dataloader.dataset.data_root = str(tmp_path / 'nowhere')
+    with pytest.raises(DistillError, match=r'The training data is not there \(.*nowhere'):
+        imitation_picture(detector, 0, tmp_path / 'mask.png')
+
+
+def test_picture_that_cannot_be_written(tmp_path):
+    with pytest.raises(DistillError, match=r'mask\.video" cannot be written .* give one such as mask\.png'):
+        save(Figure(), tmp_path / 'mask.video')

@@ -1,4 +1,4 @@
-"""Boxes of detectors for :func:`mmkd_plugin.study.pictures.picture.side_by_side`."""
+"""Boxes of detectors for :func:`mmkd_plugin.study.pictures.canvas.side_by_side`."""
 
 from __future__ import annotations
 

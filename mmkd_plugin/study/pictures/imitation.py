@@ -21,7 +21,7 @@ from torch import Tensor
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import FGILoss
-from mmkd_plugin.study.pictures.picture import add_legend, image_of, save
+from mmkd_plugin.study.pictures.canvas import add_legend, image_of, save
 from mmkd_plugin.teachers.weights import RANDOM_WEIGHTS
 
 LIT = np.array([1.0, 0.75, 0.0])
@@ -148,7 +148,16 @@ def _imitation_alone(config: Config) -> Config:
 def _training_data(config: Config, index: int) -> Any:
     """The training data set, with an image of that index."""
     init_default_scope(config.get('default_scope', 'mmdet'))
-    dataset = ROOT_DATASETS.build(config.train_dataloader.dataset)
+    loader = config.get('train_dataloader')
+    if loader is None:
+        raise DistillError('The config has no train_dataloader, so there is no training image to draw on; add one.')
+    try:
+        dataset = ROOT_DATASETS.build(loader.dataset)
+    except FileNotFoundError as error:
+        raise DistillError(
+            f'The training data is not there ({error.filename or error}); set train_dataloader.dataset.data_root to '
+            'the folder that holds it.'
+        ) from error
     if not 0 <= index < len(dataset):
         raise DistillError(f'The training data has {len(dataset)} images, so there is no number {index}.')
     return dataset

@@ -1,4 +1,4 @@
-"""Class maps of segmentors for :func:`mmkd_plugin.study.pictures.picture.side_by_side`."""
+"""Class maps of segmentors for :func:`mmkd_plugin.study.pictures.canvas.side_by_side`."""
 
 from __future__ import annotations
 

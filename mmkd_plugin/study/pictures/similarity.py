@@ -21,10 +21,11 @@ from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.functional.structured_seg import node_similarity
 from mmkd_plugin.methods.structured_seg import PairWise
+from mmkd_plugin.probe.anatomy import task_of
 from mmkd_plugin.probe.models import ModelPair, probe
 from mmkd_plugin.probe.taps import Tap
 from mmkd_plugin.recorders import ModuleOutputRecorder
-from mmkd_plugin.study.pictures.picture import image_of, load_model, save
+from mmkd_plugin.study.pictures.canvas import build_model, image_of, load_weights, save
 from mmkd_plugin.teachers import build_teacher, model_config
 
 
@@ -47,19 +48,32 @@ def similarity_picture(
         The path written.
 
     Raises:
-        DistillError: If the image does not exist or the pixel lies outside.
+        DistillError: If the config is not that of a segmentor with a distill block, a checkpoint is of another model,
+            the image does not exist or the pixel lies outside.
     """
     init_default_scope(config.get('default_scope', 'mmseg'))
+    models = {name: build_model(config) for name in students}
+    first = next(iter(models.values()))
+    if task_of(first) != 'segmentation':
+        raise DistillError(
+            f'The picture shows what segmentors compare, and the {type(first).__name__} of the config is none; give a '
+            'config such as "mmkd_plugin::coco_mini/pixel_pair_pspnet_r34_to_r18.py".'
+        )
+    if config.get('distill') is None:
+        raise DistillError(
+            'The config has no distill block, so there is no teacher to compare with; give the config that the student '
+            'was distilled with.'
+        )
     item = _read(config, image)
     shown = image_of(item)
     place = _place(item, pixel)
     block = DistillBlock.parse(config.distill)
     block.require_teacher()
+    for name, checkpoint in students.items():
+        load_weights(models[name], checkpoint)
     method = next((method for method in block.methods.values() if isinstance(method, PairWise)), PairWise())
     source = block.teachers[method.teacher or next(iter(block.used_teachers()))]
     teacher = build_teacher(model_config(source.teacher), source.teacher_ckpt, source.trust_checkpoint).model.eval()
-    models = {name: load_model(config, checkpoint) for name, checkpoint in students.items()}
-    first = next(iter(models.values()))
     ours, theirs, _ = method.taps(ModelPair(probe(first, 'student'), probe(teacher, 'teacher')))
     reference = similarity_map(teacher, theirs, item, place)
     maps = {'teacher': reference}
@@ -100,7 +114,10 @@ def _read(config: Config, image: Path) -> dict:
     if not image.is_file():
         raise DistillError(f'The image "{image}" does not exist; give the path of an image file.')
     steps = [step for step in config.test_dataloader.dataset.pipeline if 'LoadAnnotations' not in step.type]
-    return Compose(steps)(dict(img_path=str(image)))
+    try:
+        return Compose(steps)(dict(img_path=str(image)))
+    except Exception as error:
+        raise DistillError(f'"{image}" cannot be read as an image; give a PNG or JPEG file.') from error
 
 
 def _place(item: dict, pixel: tuple[int, int]) -> tuple[float, float]:

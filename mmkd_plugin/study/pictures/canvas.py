@@ -19,6 +19,8 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.teachers.frozen import local_file
 
 POOL = 100
 """How many images of a data set are looked at for those that show most."""
@@ -47,12 +49,45 @@ class Painter(Protocol):
 
 
 def load_model(config: str | Config, checkpoint: str) -> BaseModel:
-    """The stock model of a config with the weights of a checkpoint."""
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = ROOT_MODELS.build(cfg.model)
-    model.load_state_dict(load_checkpoint_file(checkpoint)['state_dict'], strict=True)
-    return model.eval()
+    """The stock model of a config with the weights of a checkpoint; raises as :func:`load_weights` does."""
+    model = build_model(config if isinstance(config, Config) else Config.fromfile(config))
+    load_weights(model, checkpoint)
+    return model
+
+
+def build_model(config: Config) -> BaseModel:
+    """The stock model of a config, in evaluation mode, without trained weights."""
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    model = ROOT_MODELS.build(config.model)
+    # Not in a chain: detectors that override train() return nothing from it.
+    model.eval()
+    return model
+
+
+def load_weights(model: BaseModel, checkpoint: str) -> None:
+    """Fill a model from a checkpoint of the same config.
+
+    Raises:
+        DistillError: If the file is no checkpoint, or one of another model.
+    """
+    stored = load_checkpoint_file(local_file(checkpoint))
+    state = stored.get('state_dict', stored) if isinstance(stored, dict) else None
+    if not isinstance(state, dict):
+        raise DistillError(f'The file "{checkpoint}" holds no weights of a model; give a checkpoint of the config.')
+    own = model.state_dict()
+    faults = [f'it lacks "{key}"' for key in own if key not in state]
+    faults += [f'the model has no "{key}"' for key in state if key not in own]
+    faults += [
+        f'"{key}" has the shape {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model'
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if faults:
+        raise DistillError(
+            f'The checkpoint "{checkpoint}" is not one of the {type(model).__name__} of the config ({faults[0]}); give '
+            'one that was trained with this config.'
+        )
+    model.load_state_dict(state)
 
 
 @torch.no_grad()
@@ -115,7 +150,15 @@ def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
 
 
 def save(figure: Figure, out: Path) -> Path:
-    """Write a PNG and return its path."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
+    """Write a PNG and return its path.
+
+    Raises:
+        DistillError: If it cannot be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=100)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip('.')
+        raise DistillError(f'The picture "{out}" cannot be written ({reason}); give one such as mask.png.') from error
     return out

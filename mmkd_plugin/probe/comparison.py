@@ -17,8 +17,7 @@ class KnownRow:
     """Something that methods know by name, in both models.
 
     Attributes:
-        role: Its name; a level that both models have is numbered from fine to coarse, as its loss is, others are
-            unpaired.
+        role: Its name; levels that both models have are numbered from fine to coarse, as their losses are.
         student: In the student, None where it has none.
         teacher: In the teacher, None where it has none or there is no teacher.
     """

@@ -172,7 +172,7 @@ def fgd_loss(
         The terms.
 
     Raises:
-        ValueError: If the two features differ in shape.
+        DistillError: If the two features differ in shape.
 
     Example:
         >>> import torch
@@ -182,7 +182,7 @@ def fgd_loss(
         >>> fgd_loss(student, teacher, box, valid, shapes, torch.nn.Identity(), torch.nn.Identity())
         FGDTerms(foreground=tensor(0.5000), background=tensor(0.), attention=tensor(0.), relation=tensor(2.))
     """
-    require_same_shape('FGD', student, teacher)
+    require_same_shape(student, teacher)
     teacher = teacher.detach()
     images = student.shape[0]
     teacher_spatial = spatial_attention(teacher, temperature)

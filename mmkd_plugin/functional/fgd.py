@@ -39,7 +39,7 @@ def spatial_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
         >>> spatial_attention(torch.zeros(1, 2, 1, 3))
         tensor([[[1., 1., 1.]]])
     """
-    height, width = feature.shape[-2:]
+    height, width = feature.shape[2:]
     mean = feature.abs().mean(1)
     return height * width * (mean / temperature).flatten(1).softmax(1).unflatten(1, (height, width))
 

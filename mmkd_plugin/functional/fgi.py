@@ -220,7 +220,19 @@ def fgi_loss(
 
 
 def lit_cells(masks: Sequence[Tensor]) -> Tensor:
-    """Number of lit cells of each level over the batch, ``(levels,)`` in float32."""
+    r"""Number of lit cells of each level over the batch, :math:`N_l = \sum_{n,i,j} M^l_{nij}`.
+
+    Args:
+        masks: Lit cells of each level, ``(N, H, W)`` bool.
+
+    Returns:
+        ``(levels,)`` in float32, so that ranks can average it.
+
+    Example:
+        >>> import torch
+        >>> lit_cells([torch.tensor([[[True, False]], [[True, True]]])])
+        tensor([3.])
+    """
     return torch.stack([mask.sum() for mask in masks]).float()
 
 

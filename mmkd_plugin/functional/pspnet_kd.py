@@ -11,7 +11,6 @@ from mmkd_plugin.utilities.checks import require_same_logits
 from mmkd_plugin.utilities.precision import full_precision
 
 
-@full_precision
 def logits_kl_loss(
     student: Tensor,
     teacher: Tensor,

@@ -18,7 +18,6 @@ PIXEL_REDUCTIONS = ('pixel_mean', 'batch_sum', 'element_mean')
 POOLINGS = ('max', 'avg')
 
 
-@full_precision
 def pixel_wise_loss(
     student: Tensor,
     teacher: Tensor,
@@ -138,7 +137,9 @@ def pair_wise_loss(
 
 @full_precision
 def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
-    """Cosine similarity of all pairs of cells.
+    r"""Cosine similarity of all pairs of cells.
+
+    .. math:: A_{ij} = \hat f_i \cdot \hat f_j, \quad \hat f = \frac{f}{\|f\|_2 + 10^{-8}}
 
     Args:
         feature: ``(N, C, H, W)``.
@@ -146,6 +147,12 @@ def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
 
     Returns:
         ``(N, H * W, H * W)``; 0 for a cell that is 0 in all channels.
+
+    Example:
+        >>> import torch
+        >>> node_similarity(torch.tensor([[[[1., 3.]], [[0., 4.]]]]))
+        tensor([[[1.0000, 0.6000],
+                 [0.6000, 1.0000]]])
     """
     feature = feature.flatten(2)
     norm = torch.linalg.vector_norm(feature, dim=1, keepdim=True) + 1e-8

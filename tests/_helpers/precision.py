@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def assert_full_precision(function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """Compare a function of float16 tensors, within autocast, with the same numbers in float32.
+    """Compare a function of float16 tensors, within autocast and without, with the same numbers in float32.
 
     Args:
         function: Gives a tensor, or a list or tuple of tensors and None.
@@ -19,14 +19,15 @@ def assert_full_precision(function: Callable[..., Any], *arguments: Any, **optio
     """
     half = [_converted(item, torch.float16) for item in arguments]
     expected = function(*[_converted(item, torch.float32) for item in half], **options)
-    with torch.autocast('cpu', torch.bfloat16):
-        found = function(*half, **options)
-    pairs = [(expected, found)] if isinstance(expected, Tensor) else list(zip(expected, found))
-    assert pairs
-    for wanted, given in pairs:
-        if isinstance(wanted, Tensor):
-            assert given.dtype == wanted.dtype
-            assert torch.equal(given, wanted)
+    for enabled in (True, False):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            found = function(*half, **options)
+        pairs = [(expected, found)] if isinstance(expected, Tensor) else list(zip(expected, found))
+        assert pairs
+        for wanted, given in pairs:
+            if isinstance(wanted, Tensor):
+                assert given.dtype == wanted.dtype
+                assert torch.equal(given, wanted)
 
 
 def _converted(item: Any, dtype: torch.dtype) -> Any:

@@ -83,6 +83,20 @@ class TestBoxMasks:
         assert painted(foreground) == (10, 11, 14, 15)
         assert foreground.max() == torch.tensor(1.0) / 3 / 3
 
+    @pytest.mark.parametrize(
+        ('box', 'expected'),
+        [
+            ((16, 8, 16, 16), (1, 2, 2, 2)),
+            ((16, 8, 32, 8), (1, 1, 2, 4)),
+            ((0, 8, 0, 16), (1, 2, 0, 0)),
+            ((8, 0, 16, 0), (0, 0, 1, 2)),
+        ],
+    )
+    def test_box_without_extent_covers_the_cell_that_starts_there(self, box, expected):
+        foreground, _ = masks_of(box)
+        assert painted(foreground) == expected
+        assert foreground.max() == 1 / foreground.gt(0).sum()
+
     def test_smaller_box_counts_where_two_overlap(self):
         # 36 cells with a box of 4 cells inside.
         foreground, _ = masks_of((8, 8, 48, 48), (17, 17, 18, 18))
@@ -95,10 +109,13 @@ class TestBoxMasks:
             # Left: columns 0 to 3 of a box from -20; top: rows 0 to 3; right and bottom: counted up to the box's end.
             ((-20, 8, 24, 16), (1, 2, 0, 3), 1 / 8),
             ((8, -20, 16, 24), (0, 3, 1, 2), 1 / 8),
+            # One pixel within the image is a cell and the next.
+            ((-20, 8, 1, 16), (1, 2, 0, 1), 1 / 4),
+            ((8, -20, 16, 1), (0, 1, 1, 2), 1 / 4),
             ((112, 8, 160, 16), (1, 2, 14, 15), 1 / 2 / 7),
             ((8, 80, 16, 160), (10, 11, 1, 2), 1 / 11 / 2),
         ],
-        ids=['left', 'top', 'right', 'bottom'],
+        ids=['left', 'top', 'just left', 'just top', 'right', 'bottom'],
     )
     def test_box_that_leaves_the_image(self, box, expected, weight):
         foreground, _ = masks_of(box)
@@ -114,6 +131,14 @@ class TestBoxMasks:
             (8, -50, 16, -30),
             (-50, 8, -8, 16),
             (8, -50, 16, -8),
+            # Within a cell of the border, and at the border itself.
+            (-50, 8, -3, 16),
+            (8, -50, 16, -3),
+            (-50, 8, 0, 16),
+            (8, -50, 16, 0),
+            # Right of left and below of above, within a cell.
+            (22, 8, 17, 16),
+            (8, 22, 16, 17),
             (150, 8, 190, 16),
             (8, 110, 16, 150),
         ],
@@ -166,6 +191,7 @@ class TestBoxMasks:
         foreground, background = box_masks(
             torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.tensor([[96, 128]] * 2), (12, 16)
         )
+        assert foreground.shape == background.shape == (2, 12, 16)
         assert foreground.eq(0).all()
         assert background.eq(torch.tensor(1 / 192)).all()
 
@@ -182,9 +208,9 @@ class TestBoxMasks:
         assert [x.dtype for x in box_masks(boxes[:, :0], *none, torch.float64)] == [torch.float64] * 2
 
     def test_half_precision_boxes(self):
-        # In float16 an edge at 1001 lies at 1001; divided by 2048 and multiplied by 100 in float16 it is off.
-        boxes, valid = torch.tensor([[[301.0, 203, 1001, 997]]]), torch.tensor([[True]])
-        assert_full_precision(box_masks, boxes, valid, torch.tensor([[2048, 2048]]), size=(100, 100))
+        # 120 / 800 * 100 is 15.000001 in float32 and 15 in float16.
+        boxes, valid = torch.tensor([[[8.0, 8, 120, 120]]]), torch.tensor([[True]])
+        assert_full_precision(box_masks, boxes, valid, torch.tensor([[800, 800]]), size=(100, 100))
 
 
 class TestFGDTermsByHand:
@@ -214,6 +240,30 @@ class TestFGDTermsByHand:
         terms = fgd_loss(feature, feature, boxes, valid, shapes, nn.Identity(), nn.Identity(), terms=('background',))
         assert terms.background == 0
         assert terms.foreground is terms.attention is terms.relation is None
+
+    def test_attentions_are_added(self):
+        # Of the teacher, two channels and two cells that are 0. The student's channels have the means 0 and log 3 / 2,
+        # as its cells do: at T = 0.5 odds of 3 twice, each 1/2 and 3/2 against 1 and 1, which differ by 1.
+        student = torch.tensor([[[[0.0, 0.0]], [[0.0, LOG3]]]])
+        boxes, valid = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)
+        arguments = (boxes, valid, torch.tensor([[4, 8]]), nn.Identity(), nn.Identity())
+        assert_near(fgd_loss(student, torch.zeros(1, 2, 1, 2), *arguments).attention, torch.tensor(2.0), 1e-6)
+
+    def test_relation_compares_what_each_context_makes(self):
+        # 3 * 2 - 5 * 4 = -14 and 1 * 2 - 2 * 4 = -6: 196 + 36.
+        student, teacher = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[[5.0, 2.0]]]])
+        boxes, valid = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)
+        terms = fgd_loss(
+            student,
+            teacher,
+            boxes,
+            valid,
+            torch.tensor([[4, 8]]),
+            lambda x: 2 * x,
+            lambda x: 4 * x,
+            terms=('relation',),
+        )
+        assert terms.relation == 232
 
     def test_term_alone_equals_that_among_all(self):
         arguments = random_batch()

@@ -9,7 +9,6 @@ from torch.nn.functional import log_softmax, logsigmoid
 from mmkd_plugin.utilities.checks import require_choice, require_same_shape
 from mmkd_plugin.utilities.precision import full_precision
 
-FORMS = ('bounded', 'l2')
 NORMS = ('l2', 'l1')
 REDUCTIONS = ('mean', 'batchmean', 'sum')
 
@@ -41,14 +40,14 @@ def weighted_soft_cross_entropy(
         One loss per proposal, ``(...)``.
 
     Raises:
-        ValueError: If the logits differ in shape.
+        DistillError: If the logits differ in shape.
 
     Example:
         >>> import torch
         >>> weighted_soft_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 2))
         tensor([0.8664])
     """
-    require_same_shape('The soft classification loss', student, teacher)
+    require_same_shape(student, teacher)
     classes = student.shape[-1]
     background = torch.arange(classes, device=student.device) == background_index % classes
     weight = 1 + (background_weight - 1) * background
@@ -77,14 +76,14 @@ def weighted_soft_binary_cross_entropy(
         One loss per anchor, ``(...)``.
 
     Raises:
-        ValueError: If the logits differ in shape.
+        DistillError: If the logits differ in shape.
 
     Example:
         >>> import torch
         >>> weighted_soft_binary_cross_entropy(torch.zeros(1, 1), torch.zeros(1, 1))
         tensor([0.8664])
     """
-    require_same_shape('The soft classification loss', student, teacher)
+    require_same_shape(student, teacher)
     student, teacher = student / temperature, teacher.detach() / temperature
     # sigmoid(-x) is 1 - sigmoid(x) without the cancellation.
     background = background_weight * (-teacher).sigmoid() * logsigmoid(-student)
@@ -110,7 +109,7 @@ def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, *, marg
         One loss per box, ``(...)``.
 
     Raises:
-        ValueError: If the shapes differ.
+        DistillError: If the shapes differ.
 
     Example:
         >>> import torch
@@ -120,7 +119,7 @@ def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, *, marg
         >>> bounded_regression(student, torch.ones(1, 4), target, margin=0.5)
         tensor([4.])
     """
-    require_same_shape('The bounded regression loss', student, teacher)
+    require_same_shape(student, teacher)
     target = target.detach()
     distance = ((student - target) ** 2).sum(-1)
     bound = ((teacher.detach() - target) ** 2).sum(-1)
@@ -139,14 +138,14 @@ def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
         One loss per box, ``(...)``.
 
     Raises:
-        ValueError: If the shapes differ.
+        DistillError: If the shapes differ.
 
     Example:
         >>> import torch
         >>> squared_distance(torch.tensor([[2., 0., 0., 0.]]), torch.ones(1, 4))
         tensor([4.])
     """
-    require_same_shape('The regression loss', student, teacher)
+    require_same_shape(student, teacher)
     return ((student - teacher.detach()) ** 2).sum(-1)
 
 
@@ -168,14 +167,14 @@ def hint_loss(student: Tensor, teacher: Tensor, *, norm: str = 'l2', reduction: 
         Scalar.
 
     Raises:
-        ValueError: If the features differ in shape, or an option is unknown.
+        DistillError: If the features differ in shape, or an option is unknown.
 
     Example:
         >>> import torch
         >>> hint_loss(torch.zeros(2, 3), torch.full((2, 3), 2.0))
         tensor(4.)
     """
-    require_same_shape('The hint loss', student, teacher)
+    require_same_shape(student, teacher)
     require_choice('norm', norm, NORMS)
     require_choice('reduction', reduction, REDUCTIONS)
     difference = student - teacher.detach()

@@ -39,7 +39,7 @@ def spatial_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
         >>> spatial_attention(torch.zeros(1, 2, 1, 3))
         tensor([[[1., 1., 1.]]])
     """
-    height, width = feature.shape[-2:]
+    height, width = feature.shape[2:]
     mean = feature.abs().mean(1)
     return height * width * (mean / temperature).flatten(1).softmax(1).unflatten(1, (height, width))
 
@@ -172,7 +172,7 @@ def fgd_loss(
         The terms.
 
     Raises:
-        ValueError: If the two features differ in shape.
+        DistillError: If the two features differ in shape.
 
     Example:
         >>> import torch
@@ -182,7 +182,7 @@ def fgd_loss(
         >>> fgd_loss(student, teacher, box, valid, shapes, torch.nn.Identity(), torch.nn.Identity())
         FGDTerms(foreground=tensor(0.5000), background=tensor(0.), attention=tensor(0.), relation=tensor(2.))
     """
-    require_same_shape('FGD', student, teacher)
+    require_same_shape(student, teacher)
     teacher = teacher.detach()
     images = student.shape[0]
     teacher_spatial = spatial_attention(teacher, temperature)

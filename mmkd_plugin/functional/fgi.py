@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mmkd_plugin.errors import DistillError
 from mmkd_plugin.utilities.checks import require_choice, require_same_shape
 from mmkd_plugin.utilities.precision import full_precision
 
@@ -84,7 +85,7 @@ def imitation_masks(
         ``(N, H, W)`` bool for each level.
 
     Raises:
-        ValueError: If the reading is unknown, or the priors are not boxes, or are not those of the levels.
+        DistillError: If the reading is unknown, or the priors are not boxes, or are not those of the levels.
 
     Example:
         >>> import torch
@@ -95,7 +96,7 @@ def imitation_masks(
     """
     require_choice('reading', reading, READINGS)
     if len(priors) != len(sizes):
-        raise ValueError(
+        raise DistillError(
             f'FGI got priors of {len(priors)} levels for {len(sizes)} feature maps; record the features of the levels '
             'on which the head places its anchors.'
         )
@@ -152,7 +153,7 @@ def box_regions(
         ``(N, H, W)`` bool for each level.
 
     Raises:
-        ValueError: If the reading is unknown, or strides and levels differ in number.
+        DistillError: If the reading is unknown, or strides and levels differ in number.
 
     Example:
         >>> import torch
@@ -162,7 +163,7 @@ def box_regions(
     """
     require_choice('reading', reading, READINGS)
     if len(strides) != len(sizes):
-        raise ValueError(f'FGI got {len(strides)} strides for {len(sizes)} feature maps; give one stride per level.')
+        raise DistillError(f'FGI got {len(strides)} strides for {len(sizes)} feature maps; give one stride per level.')
     assigned = box_levels(boxes, len(sizes), base_size)
     masks = []
     for index, ((height, width), stride) in enumerate(zip(sizes, strides)):
@@ -196,7 +197,7 @@ def fgi_loss(
         Scalar.
 
     Raises:
-        ValueError: If student and teacher differ in shape or in the number of levels.
+        DistillError: If student and teacher differ in shape or in the number of levels.
 
     Example:
         >>> import torch
@@ -205,11 +206,11 @@ def fgi_loss(
         tensor(4.)
     """
     if len(student) != len(teacher):
-        raise ValueError(
+        raise DistillError(
             f'FGI got {len(student)} levels of the student and {len(teacher)} of the teacher; match them by stride.'
         )
     for features in zip(student, teacher):
-        require_same_shape('FGI', *features)
+        require_same_shape(*features)
     if counts is None:
         counts = lit_cells(masks)
     sums = [
@@ -219,21 +220,33 @@ def fgi_loss(
 
 
 def lit_cells(masks: Sequence[Tensor]) -> Tensor:
-    """Number of lit cells of each level over the batch, ``(levels,)`` in float32."""
+    r"""Number of lit cells of each level over the batch, :math:`N_l = \sum_{n,i,j} M^l_{nij}`.
+
+    Args:
+        masks: Lit cells of each level, ``(N, H, W)`` bool.
+
+    Returns:
+        ``(levels,)`` in float32, so that ranks can average it.
+
+    Example:
+        >>> import torch
+        >>> lit_cells([torch.tensor([[[True, False]], [[True, True]]])])
+        tensor([3.])
+    """
     return torch.stack([mask.sum() for mask in masks]).float()
 
 
 def _flat_anchors(priors: Tensor, size: tuple[int, int]) -> Tensor:
     """Anchors of a level as ``(H * W * K, 4)``."""
     if priors.shape[-1] != 4:
-        raise ValueError(
+        raise DistillError(
             f'FGI compares anchors with boxes, but the priors hold {priors.shape[-1]} numbers each; a head that '
             "predicts from points has no anchors, choose region 'boxes' for it."
         )
     flat = priors.reshape(-1, 4)
     cells = size[0] * size[1]
     if not len(flat) or len(flat) % cells:
-        raise ValueError(
+        raise DistillError(
             f'FGI got {len(flat)} priors for a feature map of {size[0]} x {size[1]} cells; record the feature on which '
             'the head places these priors.'
         )

@@ -45,7 +45,7 @@ def discriminator_loss(teacher_scores: Tensor, student_scores: Tensor, *, advers
         Scalar.
 
     Raises:
-        ValueError: If the adversary is unknown.
+        DistillError: If the adversary is unknown.
 
     Example:
         >>> import torch

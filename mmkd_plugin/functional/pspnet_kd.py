@@ -11,7 +11,6 @@ from mmkd_plugin.utilities.checks import require_same_logits
 from mmkd_plugin.utilities.precision import full_precision
 
 
-@full_precision
 def logits_kl_loss(
     student: Tensor,
     teacher: Tensor,
@@ -39,14 +38,14 @@ def logits_kl_loss(
         Scalar.
 
     Raises:
-        ValueError: If the logits differ in shape.
+        DistillError: If the logits differ in shape.
 
     Example:
         >>> import torch
         >>> logits_kl_loss(torch.zeros(1, 2, 1, 1), torch.tensor([[[[0.]], [[100.]]]]), temperature=1.0)
         tensor(0.6931)
     """
-    pixels = temperature**2 * soft_label_divergence('The KL loss', student, teacher, temperature=temperature)
+    pixels = temperature**2 * soft_label_divergence(student, teacher, temperature=temperature)
     if count is None:
         return average(pixels, valid, pixels.numel() if valid is None else valid.sum())
     return average(pixels, valid, count)
@@ -66,12 +65,12 @@ def aux_smooth_l1_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar.
 
     Raises:
-        ValueError: If the logits differ in shape.
+        DistillError: If the logits differ in shape.
 
     Example:
         >>> import torch
         >>> aux_smooth_l1_loss(torch.tensor([[[[3.]], [[0.5]]]]), torch.zeros(1, 2, 1, 1))
         tensor(1.3125)
     """
-    require_same_logits('The auxiliary loss', student, teacher)
+    require_same_logits(student, teacher)
     return smooth_l1_loss(student, teacher.detach())

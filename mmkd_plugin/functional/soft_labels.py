@@ -13,7 +13,7 @@ DIVERGENCES = ('cross_entropy', 'kl')
 
 @full_precision
 def soft_label_divergence(
-    method: str, student: Tensor, teacher: Tensor, *, divergence: str = 'kl', temperature: float = 1.0
+    student: Tensor, teacher: Tensor, *, divergence: str = 'kl', temperature: float = 1.0
 ) -> Tensor:
     r"""Divergence of class probabilities :math:`P = \mathrm{softmax}_C(logits / T)` at each pixel.
 
@@ -22,7 +22,6 @@ def soft_label_divergence(
     Both have the same gradient. There is no factor :math:`T^2`.
 
     Args:
-        method: Name for error messages.
         student: Logits, ``(N, C, H, W)``; gradients flow to them.
         teacher: Logits, the same shape; detached.
         divergence: ``'kl'``, which is 0 where the two agree, or ``'cross_entropy'``.
@@ -32,14 +31,14 @@ def soft_label_divergence(
         ``(N, H, W)``.
 
     Raises:
-        ValueError: If the logits differ in shape, or the divergence is unknown.
+        DistillError: If the logits differ in shape, or the divergence is unknown.
 
     Example:
         >>> import torch
-        >>> soft_label_divergence('KL', torch.zeros(1, 2, 1, 1), torch.tensor([[[[0.]], [[100.]]]]))
+        >>> soft_label_divergence(torch.zeros(1, 2, 1, 1), torch.tensor([[[[0.]], [[100.]]]]))
         tensor([[[0.6931]]])
     """
-    require_same_logits(method, student, teacher)
+    require_same_logits(student, teacher)
     require_choice('divergence', divergence, DIVERGENCES)
     wanted = log_softmax(teacher.detach() / temperature, 1)
     difference = -log_softmax(student / temperature, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
+from mmkd_plugin.errors import DistillError
 from mmkd_plugin.functional.soft_labels import soft_label_divergence
 from mmkd_plugin.utilities.checks import require_choice
 from mmkd_plugin.utilities.precision import full_precision
@@ -17,7 +18,6 @@ PIXEL_REDUCTIONS = ('pixel_mean', 'batch_sum', 'element_mean')
 POOLINGS = ('max', 'avg')
 
 
-@full_precision
 def pixel_wise_loss(
     student: Tensor,
     teacher: Tensor,
@@ -45,7 +45,7 @@ def pixel_wise_loss(
         Scalar.
 
     Raises:
-        ValueError: If the logits differ in shape, or an option is unknown.
+        DistillError: If the logits differ in shape, or an option is unknown.
 
     Example:
         >>> import torch
@@ -53,9 +53,7 @@ def pixel_wise_loss(
         tensor(0.6931)
     """
     require_choice('reduction', reduction, PIXEL_REDUCTIONS)
-    pixels = soft_label_divergence(
-        'The pixel-wise loss', student, teacher, divergence=divergence, temperature=temperature
-    )
+    pixels = soft_label_divergence(student, teacher, divergence=divergence, temperature=temperature)
     images, classes, height, width = student.shape
     positions = height * width
     count = {'pixel_mean': images * positions, 'batch_sum': positions, 'element_mean': images * classes * positions}
@@ -96,7 +94,7 @@ def pair_wise_loss(
         Scalar.
 
     Raises:
-        ValueError: If the maps differ in size, the pooled area is empty or leaves a single node, or the similarities
+        DistillError: If the maps differ in size, the pooled area is empty or leaves a single node, or the similarities
             are larger than ``max_gib``.
 
     Example:
@@ -108,26 +106,26 @@ def pair_wise_loss(
     require_choice('pooling', pooling, POOLINGS)
     height, width = teacher.shape[2:]
     if student.shape[2:] != teacher.shape[2:]:
-        raise ValueError(
+        raise DistillError(
             f'The pair-wise loss needs maps of one size, but the student gives {student.shape[2]} x {student.shape[3]} '
             f'cells and the teacher {height} x {width}; record features of one stride or add a connector that resizes.'
         )
     area = patch or (int(height * scale), int(width * scale))
     if min(area) < 1:
-        raise ValueError(
+        raise DistillError(
             f'The pair-wise loss pools {area[0]} x {area[1]} cells of a map of {height} x {width}; choose a larger '
             'scale or give the patch in cells.'
         )
     grid = (-(-height // area[0]), -(-width // area[1]))
     nodes = grid[0] * grid[1]
     if nodes < 2:
-        raise ValueError(
+        raise DistillError(
             f'The pair-wise loss compares nodes, but pooling {area[0]} x {area[1]} cells of a map of {height} x '
             f'{width} leaves one; choose a smaller scale or patch, or a larger crop.'
         )
     needed = teacher.shape[0] * nodes**2 * teacher.element_size() / 2**30
     if needed > max_gib:
-        raise ValueError(
+        raise DistillError(
             f'The pair-wise loss over {grid[0]} x {grid[1]} nodes and {teacher.shape[0]} images needs {needed:.1f} GiB '
             f'for each model, more than max_gib = {max_gib:g}; pool more with scale or patch, or raise max_gib.'
         )
@@ -139,7 +137,9 @@ def pair_wise_loss(
 
 @full_precision
 def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
-    """Cosine similarity of all pairs of cells.
+    r"""Cosine similarity of all pairs of cells.
+
+    .. math:: A_{ij} = \hat f_i \cdot \hat f_j, \quad \hat f = \frac{f}{\|f\|_2 + 10^{-8}}
 
     Args:
         feature: ``(N, C, H, W)``.
@@ -147,6 +147,12 @@ def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
 
     Returns:
         ``(N, H * W, H * W)``; 0 for a cell that is 0 in all channels.
+
+    Example:
+        >>> import torch
+        >>> node_similarity(torch.tensor([[[[1., 3.]], [[0., 4.]]]]))
+        tensor([[[1.0000, 0.6000],
+                 [0.6000, 1.0000]]])
     """
     feature = feature.flatten(2)
     norm = torch.linalg.vector_norm(feature, dim=1, keepdim=True) + 1e-8

@@ -2,7 +2,7 @@
 
 A test class derives from :class:`LossTester`, says how to build the loss and a batch of random inputs, and turns
 golden files into :class:`Golden` cases. Parity, half precision, gradients, order and size of the batch, switching
-terms off and host synchronisation are then checked without further code.
+terms off, the sum of the terms and host synchronisation are then checked without further code.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from _helpers.golden import assert_near
 from _helpers.host_sync import HostSyncs
-
-GOLDEN = Path(__file__).parents[1] / 'golden'
 
 
 @dataclasses.dataclass
@@ -41,12 +38,6 @@ class Golden:
     terms: dict[str, Any]
     gradients: dict[str, Any]
     tolerance: float = 1e-9
-
-
-def read_golden(name: str) -> dict[str, Tensor]:
-    """Arrays of a golden file as tensors."""
-    with np.load(GOLDEN / f'{name}.npz') as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], item: Any) -> Any:
@@ -84,15 +75,6 @@ def gradient(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
-def assert_near(actual: Tensor, expected: Any, tolerance: float, floor: float = 0.0, name: str = '') -> None:
-    """Compare tensors relative to the largest expected value, or to ``floor`` where that is larger."""
-    expected = torch.as_tensor(expected).double()
-    assert actual.shape == expected.shape, f'{name}: {tuple(actual.shape)} is not {tuple(expected.shape)}'
-    scale = max(expected.abs().max().item() if expected.numel() else 0.0, floor)
-    error = (actual.detach().double() - expected).abs().max().item() if expected.numel() else 0.0
-    assert error <= tolerance * scale, f'{name}: off by {error:.3e} at a scale of {scale:.3e}'
-
-
 class LossTester:
     """Base of the losses' test classes.
 
@@ -117,7 +99,7 @@ class LossTester:
         raise NotImplementedError
 
     def inputs(self) -> dict[str, Any]:
-        """Random float32 arguments of ``forward`` for at least three different images, the same in every call."""
+        """Random float32 arguments of ``terms`` for at least three different images, the same in every call."""
         raise NotImplementedError
 
     def golden(self, name: str) -> Golden:
@@ -162,6 +144,22 @@ class LossTester:
         option = self.term_weights[term]
         once, thrice = (self._loss(**{option: weight}).terms(**self.inputs()) for weight in (0.5, 1.5))
         assert_near(thrice[term], 3 * once[term], 1e-5)
+
+    def test_calling_gives_the_sum_of_the_terms(self) -> None:
+        loss, inputs = self._loss(), self.inputs()
+        leaves = self._require_gradients(inputs, self.student)
+        expected = sum(term.item() for term in loss.terms(**inputs).values())
+        value = loss(**inputs)
+        assert value.shape == () and value.dtype == torch.float32
+        assert_near(value, expected, 1e-6)
+        value.backward()
+        assert any(gradient(leaf).any() for leaf in leaves.values())
+
+    def test_weight_zero_gives_a_zero_scalar(self) -> None:
+        loss, inputs = self._loss(loss_weight=0), self._cast_features(self.inputs(), torch.float16)
+        value = loss(**inputs)
+        assert value.shape == () and value.dtype == torch.float32
+        assert value == 0
 
     def test_loss_weight_scales_all_terms(self) -> None:
         once, thrice = (self._loss(loss_weight=weight).terms(**self.inputs()) for weight in (0.5, 1.5))

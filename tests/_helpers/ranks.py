@@ -12,15 +12,15 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 
 def terms_on_ranks(loss: nn.Module, batches: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-    """The terms that each rank computes from its own batch; only sums are exchanged.
+    """The terms that each rank computes from its own batch; only means are exchanged.
 
     Args:
         loss: Shared by all ranks.
-        batches: Arguments of ``forward``, one set per rank.
+        batches: Arguments of ``terms``, one set per rank.
 
     Returns:
         The terms of each rank.
@@ -30,18 +30,18 @@ def terms_on_ranks(loss: nn.Module, batches: list[dict[str, Any]]) -> list[dict[
     own = threading.local()
     shared: list[Tensor] = [torch.empty(0)] * ranks
 
-    def all_reduce(value: Tensor) -> None:
+    def all_reduce(value: Tensor, op: str) -> None:
+        assert op == 'mean'
         shared[own.rank] = value.clone()
         meeting.wait()
-        value.copy_(torch.stack(shared).sum(0))
+        value.copy_(torch.stack(shared).mean(0))
         meeting.wait()
 
     def run(rank: int) -> dict[str, Tensor]:
         own.rank = rank
-        return loss(**batches[rank])
+        return loss.terms(**batches[rank])
 
-    world: dict[str, Any] = {'is_initialized': lambda: True, 'get_world_size': lambda: ranks, 'all_reduce': all_reduce}
-    with mock.patch.multiple(distributed, **world), ThreadPoolExecutor(ranks) as pool:
+    with mock.patch('mmkd_plugin.utilities.distributed.all_reduce', all_reduce), ThreadPoolExecutor(ranks) as pool:
         return list(pool.map(run, range(ranks)))
 
 

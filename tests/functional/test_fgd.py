@@ -1,43 +1,21 @@
-"""FGD against the authors' numbers, and its masks against arithmetic done by hand."""
+"""The formulas of FGD against the authors' numbers, and its masks against arithmetic done by hand."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from _helpers.golden import assert_near, read_golden
 from _helpers.host_sync import HostSyncs
-from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden, total
+from _helpers.precision import assert_full_precision
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmkd_plugin.functional import box_masks, channel_attention, fgd_loss, spatial_attention
-from mmkd_plugin.methods import FGDLoss
-from mmkd_plugin.registry import MODELS
 
+LOG3 = 1.0986123
 FILES = ('fgd_basic', 'fgd_align', 'fgd_init', 'fgd_empty_gt')
-TERMS = {'foreground': 'fg', 'background': 'bg', 'attention': 'mask', 'relation': 'rela'}
-WEIGHTS = {'foreground': 'alpha', 'background': 'beta', 'attention': 'gamma', 'relation': 'lambda'}
-
-
-class Aligned(nn.Module):
-    """FGD behind the authors' 1x1 convolution."""
-
-    def __init__(self, student_channels: int, channels: int, **options: float) -> None:
-        super().__init__()
-        self.align = nn.Conv2d(student_channels, channels, 1) if student_channels != channels else nn.Identity()
-        self.loss = FGDLoss(channels, **options)
-
-    def forward(self, student: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
-        return self.loss(self.align(student), **inputs)
-
-
-def parameter_names() -> dict[str, str]:
-    """Names of our parameters, by those of the authors."""
-    names = {'align': 'align'}
-    for side, context in (('s', 'student'), ('t', 'teacher')):
-        names[f'conv_mask_{side}'] = f'loss.{context}_context.attention'
-        for layer in (0, 1, 3):
-            names[f'channel_add_conv_{side}.{layer}'] = f'loss.{context}_context.transform.{layer}'
-    return {f'{theirs}.{kind}': f'{ours}.{kind}' for theirs, ours in names.items() for kind in ('weight', 'bias')}
 
 
 def ground_truth(data: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -45,6 +23,14 @@ def ground_truth(data: dict[str, Tensor]) -> dict[str, Tensor]:
     boxes = pad_sequence(list(data['gt_bboxes'].split(data['num_boxes'].tolist())), batch_first=True)
     valid = torch.arange(boxes.shape[1])[None] < data['num_boxes'][:, None]
     return {'boxes': boxes, 'valid': valid, 'image_shapes': data['img_shape']}
+
+
+def random_batch() -> tuple[Any, ...]:
+    """Arguments of the loss for two images."""
+    student, teacher = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    boxes = torch.tensor([[[5.0, 6, 24, 20], [20, 8, 38, 30]], [[0, 0, 9, 9], [0, 0, 0, 0]]])
+    valid, shapes = torch.tensor([[True, True], [True, False]]), torch.tensor([[32, 40], [30, 36]])
+    return student, teacher, boxes, valid, shapes, nn.Identity(), lambda x: 2 * x
 
 
 def masks_of(*boxes: tuple[float, ...], image=(96, 128), size=(12, 16)) -> tuple[Tensor, Tensor]:
@@ -60,108 +46,6 @@ def painted(mask: Tensor) -> tuple[int, int, int, int]:
     top, bottom, left, right = (int(x) for x in (rows.min(), rows.max(), columns.min(), columns.max()))
     assert len(rows) == (bottom - top + 1) * (right - left + 1)
     return top, bottom, left, right
-
-
-class TestFGDLoss(LossTester):
-    golden_names = tuple(f'{file}:{term}' for file in FILES for term in ('all', *TERMS))
-    term_weights = {term: f'{term}_weight' for term in TERMS}
-
-    def build(self, **options):
-        return FGDLoss(6, **{'relation_weight': 1e-3, **options})
-
-    def inputs(self):
-        generator = torch.Generator().manual_seed(1)
-        student, teacher = torch.randn(2, 3, 6, 8, 10, generator=generator)
-        boxes = torch.tensor(
-            [[[5, 6, 40, 30], [20, 8, 60, 50]], [[0, 0, 9, 9], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]]
-        )
-        valid = torch.tensor([[True, True], [True, False], [False, False]])
-        shapes = torch.tensor([[64, 80], [60, 72], [64, 80]])
-        return {
-            'student': student,
-            'teacher': teacher,
-            'boxes': boxes.float(),
-            'valid': valid,
-            'image_shapes': shapes,
-        }
-
-    def golden(self, name):
-        file, term = name.split(':')
-        data = read_golden(file)
-        if term == 'all':
-            weights = {ours: data[f'hyp_{theirs}_fgd'].item() for ours, theirs in WEIGHTS.items()}
-            gradients = {'student': data['grad_S_loss']}
-        else:
-            weights = {ours: float(ours == term) for ours in TERMS}
-            gradients = {'student': data[f'grad_S_{TERMS[term]}_loss']}
-        options = {f'{ours}_weight': weight for ours, weight in weights.items()}
-        loss = Aligned(data['preds_S'].shape[1], 8, temperature=data['hyp_temp'].item(), **options).double()
-        state = {
-            ours: data[f'param.{theirs}'] for theirs, ours in parameter_names().items() if ours in loss.state_dict()
-        }
-        loss.load_state_dict(state)
-        if term == 'all':
-            gradients.update(
-                {ours: data[f'grad_param.{theirs}'] for theirs, ours in parameter_names().items() if ours in state}
-            )
-        inputs = {'student': data['preds_S'], 'teacher': data['preds_T'], **ground_truth(data)}
-        terms = {ours: weights[ours] * data[f'out_{theirs}_loss'] for ours, theirs in TERMS.items() if weights[ours]}
-        return Golden(loss, inputs, terms, gradients, tolerance=1e-6)
-
-    def test_sum_of_the_terms_equals_the_authors_loss(self):
-        for file in FILES:
-            case = self.golden(f'{file}:all')
-            assert_near(total(case.loss(**case.inputs)), read_golden(file)['out_loss'], 1e-6, name=file)
-
-    def test_no_box_in_the_batch(self):
-        inputs = self.inputs()
-        inputs['valid'] = torch.zeros_like(inputs['valid'])
-        expected = self._loss()(**inputs)
-        inputs['boxes'], inputs['valid'] = torch.zeros(3, 0, 4), torch.zeros(3, 0, dtype=torch.bool)
-        terms = self._loss()(**inputs)
-        assert terms['foreground'] == 0
-        for name, term in terms.items():
-            assert_near(term, expected[name], 0, name=name)
-
-    def test_padding_rows_do_not_matter(self):
-        inputs = self.inputs()
-        expected = self._loss()(**inputs)
-        inputs['boxes'] = torch.cat([inputs['boxes'], torch.full((3, 4, 4), float('nan'))], 1)
-        inputs['valid'] = torch.cat([inputs['valid'], torch.zeros(3, 4, dtype=torch.bool)], 1)
-        assert_near(total(self._loss()(**inputs)), total(expected), 0)
-
-    def test_relation_starts_as_the_squared_difference(self):
-        inputs = self.inputs()
-        expected = ((inputs['student'] - inputs['teacher']) ** 2).sum() / 3
-        assert_near(FGDLoss(6, relation_weight=1)(**inputs)['relation'], expected, 1e-6)
-
-    def test_different_sizes_are_refused(self):
-        inputs = self.inputs()
-        inputs['teacher'] = inputs['teacher'][..., :-1]
-        with pytest.raises(ValueError, match=r'\(3, 6, 8, 10\).*\(3, 6, 8, 9\).*connector'):
-            self._loss()(**inputs)
-
-    def test_zero_temperature_is_refused(self):
-        with pytest.raises(ValueError, match='temperature'):
-            FGDLoss(6, temperature=0)
-
-    def test_no_parameter_without_the_relation_term(self):
-        assert not list(FGDLoss(6, relation_weight=0).parameters())
-
-    def test_it_is_registered(self):
-        assert MODELS.module_dict['FGDLoss'] is FGDLoss
-
-    def test_three_hundred_boxes_without_waiting(self):
-        generator = torch.Generator().manual_seed(2)
-        corner, extent = torch.rand(2, 2, 300, 2, generator=generator)
-        boxes = torch.cat([corner * 700, corner * 700 + extent * 300], -1)
-        student, teacher = torch.randn(2, 2, 4, 100, 168, generator=generator)
-        valid, shapes = torch.ones(2, 300, dtype=torch.bool), torch.tensor([[800, 1344], [750, 1333]])
-        loss = FGDLoss(4)
-        with HostSyncs() as syncs:
-            value = total(loss(student, teacher, boxes, valid, shapes))
-        assert syncs.calls == []
-        assert torch.isfinite(value)
 
 
 @pytest.mark.parametrize('file', FILES)
@@ -199,6 +83,20 @@ class TestBoxMasks:
         assert painted(foreground) == (10, 11, 14, 15)
         assert foreground.max() == torch.tensor(1.0) / 3 / 3
 
+    @pytest.mark.parametrize(
+        ('box', 'expected'),
+        [
+            ((16, 8, 16, 16), (1, 2, 2, 2)),
+            ((16, 8, 32, 8), (1, 1, 2, 4)),
+            ((0, 8, 0, 16), (1, 2, 0, 0)),
+            ((8, 0, 16, 0), (0, 0, 1, 2)),
+        ],
+    )
+    def test_box_without_extent_covers_the_cell_that_starts_there(self, box, expected):
+        foreground, _ = masks_of(box)
+        assert painted(foreground) == expected
+        assert foreground.max() == 1 / foreground.gt(0).sum()
+
     def test_smaller_box_counts_where_two_overlap(self):
         # 36 cells with a box of 4 cells inside.
         foreground, _ = masks_of((8, 8, 48, 48), (17, 17, 18, 18))
@@ -211,10 +109,13 @@ class TestBoxMasks:
             # Left: columns 0 to 3 of a box from -20; top: rows 0 to 3; right and bottom: counted up to the box's end.
             ((-20, 8, 24, 16), (1, 2, 0, 3), 1 / 8),
             ((8, -20, 16, 24), (0, 3, 1, 2), 1 / 8),
+            # One pixel within the image is a cell and the next.
+            ((-20, 8, 1, 16), (1, 2, 0, 1), 1 / 4),
+            ((8, -20, 16, 1), (0, 1, 1, 2), 1 / 4),
             ((112, 8, 160, 16), (1, 2, 14, 15), 1 / 2 / 7),
             ((8, 80, 16, 160), (10, 11, 1, 2), 1 / 11 / 2),
         ],
-        ids=['left', 'top', 'right', 'bottom'],
+        ids=['left', 'top', 'just left', 'just top', 'right', 'bottom'],
     )
     def test_box_that_leaves_the_image(self, box, expected, weight):
         foreground, _ = masks_of(box)
@@ -230,6 +131,14 @@ class TestBoxMasks:
             (8, -50, 16, -30),
             (-50, 8, -8, 16),
             (8, -50, 16, -8),
+            # Within a cell of the border, and at the border itself.
+            (-50, 8, -3, 16),
+            (8, -50, 16, -3),
+            (-50, 8, 0, 16),
+            (8, -50, 16, 0),
+            # Right of left and below of above, within a cell.
+            (22, 8, 17, 16),
+            (8, 22, 16, 17),
             (150, 8, 190, 16),
             (8, 110, 16, 150),
         ],
@@ -282,8 +191,26 @@ class TestBoxMasks:
         foreground, background = box_masks(
             torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), torch.tensor([[96, 128]] * 2), (12, 16)
         )
+        assert foreground.shape == background.shape == (2, 12, 16)
         assert foreground.eq(0).all()
         assert background.eq(torch.tensor(1 / 192)).all()
+
+    def test_they_have_no_gradient_and_the_precision_asked_for(self):
+        boxes = torch.tensor([[[16.0, 8.0, 30.0, 22.0]]], requires_grad=True)
+        arguments = (torch.tensor([[True]]), torch.tensor([[96, 128]]), (12, 16))
+        for mask in box_masks(boxes, *arguments):
+            assert mask.dtype == torch.float32
+            assert not mask.requires_grad
+        for mask in (*box_masks(boxes, *arguments, torch.float64), *box_masks(boxes.double(), *arguments)):
+            assert mask.dtype in (torch.float64, torch.float32)
+        assert [x.dtype for x in box_masks(boxes, *arguments, torch.float64)] == [torch.float64] * 2
+        none = (torch.zeros(1, 0, dtype=torch.bool), *arguments[1:])
+        assert [x.dtype for x in box_masks(boxes[:, :0], *none, torch.float64)] == [torch.float64] * 2
+
+    def test_half_precision_boxes(self):
+        # 120 / 800 * 100 is 15.000001 in float32 and 15 in float16.
+        boxes, valid = torch.tensor([[[8.0, 8, 120, 120]]]), torch.tensor([[True]])
+        assert_full_precision(box_masks, boxes, valid, torch.tensor([[800, 800]]), size=(100, 100))
 
 
 class TestFGDTermsByHand:
@@ -313,3 +240,104 @@ class TestFGDTermsByHand:
         terms = fgd_loss(feature, feature, boxes, valid, shapes, nn.Identity(), nn.Identity(), terms=('background',))
         assert terms.background == 0
         assert terms.foreground is terms.attention is terms.relation is None
+
+    def test_attentions_are_added(self):
+        # Of the teacher, two channels and two cells that are 0. The student's channels have the means 0 and log 3 / 2,
+        # as its cells do: at T = 0.5 odds of 3 twice, each 1/2 and 3/2 against 1 and 1, which differ by 1.
+        student = torch.tensor([[[[0.0, 0.0]], [[0.0, LOG3]]]])
+        boxes, valid = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)
+        arguments = (boxes, valid, torch.tensor([[4, 8]]), nn.Identity(), nn.Identity())
+        assert_near(fgd_loss(student, torch.zeros(1, 2, 1, 2), *arguments).attention, torch.tensor(2.0), 1e-6)
+
+    def test_relation_compares_what_each_context_makes(self):
+        # 3 * 2 - 5 * 4 = -14 and 1 * 2 - 2 * 4 = -6: 196 + 36.
+        student, teacher = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[[5.0, 2.0]]]])
+        boxes, valid = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)
+        terms = fgd_loss(
+            student,
+            teacher,
+            boxes,
+            valid,
+            torch.tensor([[4, 8]]),
+            lambda x: 2 * x,
+            lambda x: 4 * x,
+            terms=('relation',),
+        )
+        assert terms.relation == 232
+
+    def test_term_alone_equals_that_among_all(self):
+        arguments = random_batch()
+        everything = fgd_loss(*arguments)
+        for name in everything._fields:
+            alone = fgd_loss(*arguments, terms=(name,))
+            assert torch.equal(getattr(alone, name), getattr(everything, name))
+            assert [item is None for item in alone] == [field != name for field in alone._fields]
+
+    def test_a_batch_of_two_equal_images_has_the_terms_of_one(self):
+        student, teacher, boxes, valid, shapes, *contexts = random_batch()
+        one = fgd_loss(student[:1], teacher[:1], boxes[:1], valid[:1], shapes[:1], *contexts)
+        two = fgd_loss(*[item[:1].repeat(2, *[1] * (item.ndim - 1)) for item in random_batch()[:5]], *contexts)
+        for ours, expected in zip(two, one):
+            assert_near(ours, expected, 1e-6)
+
+    def test_temperature_is_that_of_both_attentions(self):
+        # Means 0 and 1 over one channel, at T = 1 / log 3 and two cells: teacher's attention 1/2 and 3/2.
+        teacher = torch.tensor([[[[0.0, 1.0]]]])
+        arguments = (torch.tensor([[True]]), torch.tensor([[4, 8]]), nn.Identity(), nn.Identity())
+        box = torch.tensor([[[0.0, 0.0, 1.0, 3.0]]])
+        terms = fgd_loss(torch.zeros(1, 1, 1, 2), teacher, box, *arguments, temperature=0.91023923)
+        # Student's attention 1 and 1; the box covers 2 x 2 cells, two of them on the map.
+        assert_near(terms.attention, torch.tensor(1.0), 1e-6)
+        assert_near(terms.foreground, torch.tensor(3 / 2 / 4), 1e-6)
+        # T = 0.5 is the default: softmax of (0, 2) is 0.11920292 and 0.88079708.
+        terms = fgd_loss(torch.zeros(1, 1, 1, 2), teacher, box, *arguments)
+        assert_near(terms.attention, torch.tensor(2 * (1 - 2 * 0.11920292)), 1e-6)
+        assert_near(terms.foreground, torch.tensor(2 * 0.88079708 / 4), 1e-6)
+
+    def test_the_teacher_gets_no_gradient(self):
+        student, teacher, *others = random_batch()
+        student.requires_grad_(), teacher.requires_grad_()
+        sum(fgd_loss(student, teacher, *others)).backward()
+        assert student.grad.any()
+        assert teacher.grad is None
+
+    def test_half_precision(self):
+        assert_full_precision(fgd_loss, *random_batch())
+
+    def test_different_shapes_are_refused(self):
+        student, teacher, *others = random_batch()
+        with pytest.raises(ValueError, match=r'student gives \(2, 3, 4, 5\) and the teacher \(2, 3, 4, 4\)'):
+            fgd_loss(student, teacher[..., 1:], *others)
+
+    def test_three_hundred_boxes_without_waiting(self):
+        corner, extent = torch.rand(2, 2, 300, 2, generator=torch.Generator().manual_seed(2))
+        boxes = torch.cat([corner * 700, corner * 700 + extent * 300], -1)
+        valid, shapes = torch.ones(2, 300, dtype=torch.bool), torch.tensor([[800, 1344], [750, 1333]])
+        with HostSyncs() as syncs:
+            box_masks(boxes, valid, shapes, (100, 168))
+        assert syncs.calls == []
+
+
+class TestAttention:
+    def test_spatial_by_hand(self):
+        # Means of |F| over two channels: 0 and log 3 / 2; at T = 0.5, the default, odds of 3: 2 * (1/4, 3/4).
+        feature = torch.tensor([[[[0.0, -LOG3]], [[0.0, 0.0]]]])
+        assert_near(spatial_attention(feature), torch.tensor([[[0.5, 1.5]]]), 1e-6)
+        # At T = 0.25 odds of 9.
+        assert_near(spatial_attention(feature, 0.25), torch.tensor([[[0.2, 1.8]]]), 1e-6)
+
+    def test_spatial_sums_to_the_cells_of_each_image(self):
+        attention = spatial_attention(torch.randn(2, 3, 4, 5))
+        assert attention.shape == (2, 4, 5)
+        assert_near(attention.sum((1, 2)), torch.full((2,), 20.0), 1e-5)
+
+    def test_channel_by_hand(self):
+        # Means of |F| over the cells: 0 and log 3 / 2; at T = 0.5, the default, odds of 3: 2 * (1/4, 3/4).
+        feature = torch.tensor([[[[0.0, 0.0]], [[0.0, -LOG3]]]])
+        assert_near(channel_attention(feature), torch.tensor([[0.5, 1.5]]), 1e-6)
+        assert_near(channel_attention(feature, 0.25), torch.tensor([[0.2, 1.8]]), 1e-6)
+        assert_near(channel_attention(feature.transpose(2, 3)), torch.tensor([[0.5, 1.5]]), 1e-6)
+
+    @pytest.mark.parametrize('function', [spatial_attention, channel_attention])
+    def test_half_precision(self, function):
+        assert_full_precision(function, torch.randn(2, 3, 4, 5) * 30)

@@ -1,35 +1,18 @@
-"""FGI against the authors' numbers, and its regions against arithmetic done by hand."""
+"""The formulas of FGI against the authors' numbers, and its regions against arithmetic done by hand."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from _helpers.golden import assert_near, read_golden
 from _helpers.host_sync import HostSyncs
-from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden
 from _helpers.memory import PeakMemory
-from _helpers.ranks import terms_on_ranks
+from _helpers.precision import assert_full_precision
 from torch import Tensor, nn
 
-from mmkd_plugin.functional import box_levels, box_regions, fgi_loss, imitation_masks
-from mmkd_plugin.methods import FGILoss
-from mmkd_plugin.registry import MODELS
+from mmkd_plugin.functional import box_levels, box_regions, fgi_loss, imitation_masks, lit_cells
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
-
-
-class Adapted(nn.Module):
-    """FGI on one level behind the authors' 3x3 convolution."""
-
-    def __init__(self, relu: bool, **options: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(6, 6, 3, padding=1)
-        self.relu = nn.ReLU() if relu else nn.Identity()
-        self.loss = FGILoss(reading='all', plus_one_pixel=True, **options)
-
-    def forward(self, student: list[Tensor], **inputs) -> dict[str, Tensor]:
-        return self.loss([self.relu(self.conv(student[0]))], **inputs)
 
 
 def grid_anchors(height: int, width: int, stride: int, shapes: tuple[tuple[float, float], ...]) -> Tensor:
@@ -43,139 +26,6 @@ def grid_anchors(height: int, width: int, stride: int, shapes: tuple[tuple[float
 def one_box(*box: float) -> tuple[Tensor, Tensor]:
     """A batch of one image with one box."""
     return torch.tensor(box).reshape(1, 1, 4), torch.tensor([[True]])
-
-
-class TestFGILoss(LossTester):
-    golden_names = ('relu', 'no_relu')
-    shared = ('priors',)
-    term_weights = {'imitation': 'imitation_weight'}
-
-    def build(self, **options):
-        return FGILoss(**options)
-
-    def inputs(self):
-        generator = torch.Generator().manual_seed(1)
-        sizes = ((8, 10), (4, 5))
-        student = [torch.randn(3, 6, *size, generator=generator) for size in sizes]
-        teacher = [torch.randn(3, 6, *size, generator=generator) for size in sizes]
-        priors = [
-            grid_anchors(*size, stride, ((4.0 * stride, 2.0 * stride), (3.0 * stride, 3.0 * stride))).reshape(-1, 4)
-            for size, stride in zip(sizes, (16, 32))
-        ]
-        boxes = torch.tensor(
-            [[[5, 6, 140, 120], [20, 8, 60, 50]], [[0, 0, 30, 30], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]]
-        )
-        valid = torch.tensor([[True, True], [True, False], [False, False]])
-        return {'student': student, 'teacher': teacher, 'priors': priors, 'boxes': boxes.float(), 'valid': valid}
-
-    def golden(self, name):
-        data, masks = read_golden('fgi_imitation_bs1'), read_golden('fgi_mask_official')
-        relu = name == 'relu'
-        loss = Adapted(relu, imitation_weight=0.01 if relu else 1).double()
-        loss.conv.load_state_dict({'weight': data['adap_weight'], 'bias': data['adap_bias']})
-        inputs = {
-            'student': [data['stu_feature']],
-            'teacher': [data['sup_feature']],
-            'priors': [masks['all_anchors'].double()],
-            'boxes': masks['gt_boxes'][:1, :3, :4].double(),
-            'valid': torch.ones(1, 3, dtype=torch.bool),
-        }
-        if not relu:
-            return Golden(
-                loss, inputs, {'imitation': data['out_raw_no_relu']}, {'student.0': data['grad_stu_raw_no_relu']}
-            )
-        gradients = {
-            'student.0': data['grad_stu'],
-            'conv.weight': data['grad_adap_weight'],
-            'conv.bias': data['grad_adap_bias'],
-        }
-        return Golden(loss, inputs, {'imitation': data['out_loss']}, gradients)
-
-    @pytest.mark.parametrize('region', ['anchors', 'boxes'])
-    def test_no_box_at_all_gives_zero(self, region):
-        inputs = self.inputs()
-        inputs['boxes'], inputs['valid'] = torch.zeros(3, 0, 4), torch.zeros(3, 0, dtype=torch.bool)
-        inputs['student'][0].requires_grad_()
-        loss = self.build(region=region, strides=(16, 32))(**inputs)['imitation']
-        loss.backward()
-        assert loss == 0
-        assert inputs['student'][0].grad.eq(0).all()
-
-    @pytest.mark.parametrize('reading', READINGS)
-    def test_every_reading_is_finite_without_waiting(self, reading):
-        inputs = self.inputs()
-        loss = self.build(reading=reading)
-        with HostSyncs() as syncs:
-            value = loss(**inputs)['imitation']
-        assert syncs.calls == []
-        assert value > 0
-
-    def test_whole_map(self):
-        # Every cell of both levels: half the squared difference per cell and image, levels added.
-        inputs = self.inputs()
-        expected = sum(
-            ((ours - theirs) ** 2).sum() / (2 * 3 * cells)
-            for ours, theirs, cells in zip(inputs['student'], inputs['teacher'], (80, 20))
-        )
-        loss = self.build(region='all', imitation_weight=1)(**{**inputs, 'priors': None})
-        assert_near(loss['imitation'], expected, 1e-6)
-
-    def test_boxes_need_no_priors(self):
-        inputs = {**self.inputs(), 'priors': None}
-        assert self.build(region='boxes', strides=(16, 32))(**inputs)['imitation'] > 0
-
-    def test_distance_outside_the_masks_does_not_count(self):
-        inputs = self.inputs()
-        loss = self.build()
-        expected = loss(**inputs)['imitation']
-        masks = loss.masks([(8, 10), (4, 5)], inputs['boxes'], inputs['valid'], inputs['priors'])
-        inputs['student'] = [x + ~mask[:, None] * 100.0 for x, mask in zip(inputs['student'], masks)]
-        assert_near(loss(**inputs)['imitation'], expected, 1e-6)
-
-    @pytest.mark.parametrize(
-        ('options', 'match'),
-        [
-            ({'reading': 'every'}, "'assigned'.*'every'"),
-            ({'region': 'anchor'}, "'anchors'.*'anchor'"),
-            ({'psi': 1.5}, 'psi.*1.5'),
-            ({'region': 'boxes'}, 'stride'),
-        ],
-    )
-    def test_wrong_option_is_refused(self, options, match):
-        with pytest.raises(ValueError, match=match):
-            FGILoss(**options)
-
-    @pytest.mark.parametrize(
-        ('changes', 'match'),
-        [
-            ({'priors': None}, 'needs the priors'),
-            ({'priors': [torch.zeros(160, 2), torch.zeros(40, 2)]}, "2 numbers.*'boxes'"),
-            ({'priors': [torch.zeros(159, 4), torch.zeros(40, 4)]}, '159 priors.*8 x 10'),
-            ({'priors': [torch.zeros(160, 4)]}, '1 levels for 2 feature maps'),
-            ({'teacher': [torch.zeros(3, 6, 8, 10)]}, '2 levels of the student and 1'),
-            ({'teacher': [torch.zeros(3, 6, 8, 10), torch.zeros(3, 7, 4, 5)]}, r'\(3, 7, 4, 5\).*connector'),
-        ],
-    )
-    def test_inputs_that_do_not_fit_are_refused(self, changes, match):
-        with pytest.raises(ValueError, match=match):
-            self.build()(**{**self.inputs(), **changes})
-
-    def test_wrong_number_of_strides_is_refused(self):
-        with pytest.raises(ValueError, match='1 strides for 2'):
-            self.build(region='boxes', strides=(16,))(**self.inputs())
-
-    def test_it_is_registered(self):
-        assert MODELS.module_dict['FGILoss'] is FGILoss
-
-    def test_ranks_share_the_normaliser(self):
-        # Image 0 lights many cells and image 1 few: dividing on each rank by its own count would give another mean.
-        expected = self.build()(**self.images(0, 2))['imitation']
-        ranks = terms_on_ranks(self.build(), [self.images(0, 1), self.images(1, 2)])
-        assert_near((ranks[0]['imitation'] + ranks[1]['imitation']) / 2, expected, 1e-6)
-
-    def images(self, start: int, stop: int) -> dict:
-        """A part of the batch."""
-        return self._map_batch(lambda x: x[start:stop])
 
 
 class TestGoldenMasks:
@@ -194,22 +44,6 @@ class TestGoldenMasks:
             plus_one_pixel=True,
         )
         assert torch.equal(mask, data[f'mask_psi{psi}'])
-
-    def test_options_of_the_module(self):
-        data = read_golden('fgi_mask_official')
-        valid = torch.arange(5)[None] < data['num_boxes'][:, None]
-        inputs = {'boxes': data['gt_boxes'][..., :4], 'valid': valid, 'priors': [data['all_anchors']]}
-        (mask,) = FGILoss(psi=0.3, plus_one_pixel=True).masks([(10, 14)], **inputs)
-        assert torch.equal(mask, data['mask_psi0.3'])
-        (mask,) = FGILoss(psi=0.3, plus_one_pixel=False).masks([(10, 14)], **inputs)
-        assert not torch.equal(mask, data['mask_psi0.3'])
-        data = read_golden('fgi_mask_fpn_variants')
-        priors = [data[f'anchors.L{level}'] for level in range(5)]
-        sizes = [tuple(level.shape[:2]) for level in priors]
-        valid = torch.ones(1, 3, dtype=torch.bool)
-        for reading, name in READINGS.items():
-            masks = FGILoss(reading=reading).masks(sizes, data['gt0'][None], valid, priors)
-            assert torch.equal(masks[0], data[f'{name}.psi0.5.L0'][:1])
 
     @pytest.mark.parametrize('psi', ['0', '0.5', '1'])
     @pytest.mark.parametrize('reading', READINGS)
@@ -321,6 +155,116 @@ class TestImitationMasks:
         assert memory.peak < 2**28
         assert [tuple(mask.shape) for mask in masks] == [(2, *size) for size in sizes]
 
+    def test_iou_divides_by_the_union(self):
+        # Anchors 4 x 4 and 4 x 1 in a box of 4 x 4 from 1: they share 3 x 3 and 3 x 1, of unions 23 and 17. Half of the
+        # largest IoU is 9 / 46 = 0.1957, beyond 3 / 17 = 0.1765.
+        anchors = torch.tensor([[0.0, 0, 4, 4], [0, 1, 4, 2]])
+        box, valid = one_box(1, 1, 5, 5)
+        for psi, lit in ((0.5, False), (0.45, True), (0.452, False)):
+            (mask,) = imitation_masks([anchors], box, valid, [(1, 2)], psi=psi)
+            assert mask.tolist() == [[[True, lit]]]
+
+    def test_last_pixel_counts_into_all_widths_and_heights(self):
+        # With the last pixel: 5 x 5 anchors and box share 4 x 4 of 34, the 5 x 2 anchor 4 x 2 of 27; the ratio of the
+        # IoUs is 8 / 27 * 34 / 16 = 0.6296.
+        anchors = torch.tensor([[0.0, 0, 4, 4], [0, 1, 4, 2]])
+        box, valid = one_box(1, 1, 5, 5)
+        for psi, lit in ((0.6295, True), (0.6298, False)):
+            (mask,) = imitation_masks([anchors], box, valid, [(1, 2)], psi=psi, plus_one_pixel=True)
+            assert mask.tolist() == [[[True, lit]]]
+
+    @pytest.mark.parametrize('box', [(2, 2, 2, 6), (2, 2, 6, 2)])
+    def test_box_of_one_column_or_row_counts_where_the_last_pixel_does(self, box):
+        anchors = torch.tensor([[0.0, 0, 8, 8]])
+        for plus_one_pixel in (True, False):
+            (mask,) = imitation_masks([anchors], *one_box(*box), [(1, 1)], plus_one_pixel=plus_one_pixel)
+            assert mask.item() is plus_one_pixel
+
+    def test_anchors_beside_the_box_share_nothing(self):
+        # To the left and right, above and below and across the corner: negative extents must not make an area.
+        anchors = torch.tensor([[8.0, 8, 16, 16], [0, 8, 4, 16], [20, 8, 28, 16], [8, 0, 16, 4], [0, 0, 2, 2]])
+        (mask,) = imitation_masks([anchors], *one_box(8, 8, 16, 16), [(1, 5)], psi=0.0)
+        assert mask.tolist() == [[[True, False, False, False, False]]]
+
+    def test_global_reading_has_one_maximum(self):
+        # IoUs 1 on the first level, 1 / 4 on the second, which only its own maximum lights.
+        priors = [torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.0, 0, 16, 16]])]
+        box, valid = one_box(0, 0, 8, 8)
+        for reading, lit in (('assigned', False), ('all', True), ('global', False)):
+            masks = imitation_masks(priors, box, valid, [(1, 1)] * 2, reading=reading)
+            assert [mask.item() for mask in masks] == [True, lit]
+
+    def test_base_size_moves_boxes_between_levels(self):
+        priors = [torch.tensor([[0.0, 0, 8, 8]]), torch.tensor([[0.0, 0, 16, 16]])]
+        box, valid = one_box(0, 0, 7, 7)
+        for base, expected in ((8.0, [True, False]), (4.0, [False, True])):
+            masks = imitation_masks(priors, box, valid, [(1, 1)] * 2, base_size=base)
+            assert [mask.item() for mask in masks] == expected
+
+    def test_no_boxes_at_all(self):
+        boxes, valid = torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool)
+        (mask,) = imitation_masks([torch.zeros(6, 4)], boxes, valid, [(2, 3)])
+        assert mask.shape == (2, 2, 3)
+        assert mask.dtype == torch.bool
+        assert not mask.any()
+
+    def test_half_precision_boxes(self):
+        # Areas of more than 65504 pixels overflow float16.
+        box, valid = one_box(0, 0, 400, 400)
+        anchors = torch.tensor([[0.0, 0, 400, 300], [0, 0, 20, 20]])
+        (mask,) = imitation_masks([anchors.half()], box.half(), valid, [(1, 2)], reading='all')
+        assert mask.tolist() == [[[True, False]]]
+        assert not mask.requires_grad
+
+    def test_gradients_are_not_followed(self):
+        box, valid = one_box(0.0, 0, 400, 400)
+        seen = []
+        anchors = torch.tensor([[0.0, 0, 400, 300]], requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(seen.append, lambda x: x):
+            imitation_masks([anchors], box.requires_grad_(), valid, [(1, 1)])
+            box_regions(box, valid, [(1, 1)], [8])
+        assert seen == []
+
+    @pytest.mark.parametrize(
+        ('priors', 'options', 'message'),
+        [
+            (
+                [(4, 4)],
+                {},
+                'FGI got priors of 1 levels for 2 feature maps; record the features of the levels on which the head '
+                'places its anchors.',
+            ),
+            (
+                [(4, 2), (1, 2)],
+                {},
+                'FGI compares anchors with boxes, but the priors hold 2 numbers each; a head that predicts from points '
+                "has no anchors, choose region 'boxes' for it.",
+            ),
+            (
+                [(7, 4), (1, 4)],
+                {},
+                'FGI got 7 priors for a feature map of 2 x 3 cells; record the feature on which the head places these '
+                'priors.',
+            ),
+            (
+                [(6, 4), (0, 4)],
+                {},
+                'FGI got 0 priors for a feature map of 1 x 1 cells; record the feature on which the head places these '
+                'priors.',
+            ),
+            (
+                [(6, 4), (1, 4)],
+                {'reading': 'any'},
+                "reading must be one of 'assigned', 'all', 'global', but it is 'any'.",
+            ),
+        ],
+    )
+    def test_priors_that_do_not_fit_are_refused(self, priors, options, message):
+        box, valid = one_box(0, 0, 8, 8)
+        with pytest.raises(ValueError) as error:
+            imitation_masks([torch.zeros(size) for size in priors], box, valid, [(2, 3), (1, 1)], **options)
+        assert str(error.value) == message
+
 
 class TestBoxRegions:
     @pytest.mark.parametrize(
@@ -339,11 +283,83 @@ class TestBoxRegions:
         masks = box_regions(box, valid, [(16, 16), (8, 8)], [8, 16], reading='all')
         assert [int(mask.sum()) for mask in masks] == [14 * 14, 49]
 
+    def test_other_readings_light_every_level(self):
+        box, valid = one_box(0, 0, 111, 111)
+        for reading in ('all', 'global'):
+            masks = box_regions(box, valid, [(16, 16), (8, 8)], [8, 16], reading=reading)
+            assert [int(mask.sum()) for mask in masks] == [14 * 14, 49]
 
-class TestFGITermByHand:
+    def test_base_size_moves_boxes_between_levels(self):
+        box, valid = one_box(0, 0, 111, 111)
+        masks = box_regions(box, valid, [(16, 16), (8, 8)], [8, 16], base_size=112.0)
+        assert [int(mask.sum()) for mask in masks] == [14 * 14, 0]
+
+    def test_padding_rows_light_nothing(self):
+        boxes, valid = torch.tensor([[[0.0, 0, 8, 8], [16, 16, 24, 24]]]), torch.tensor([[True, False]])
+        for reading in READINGS:
+            (mask,) = box_regions(boxes, valid, [(4, 4)], [8], reading=reading)
+            assert mask.nonzero().tolist() == [[0, 0, 0]]
+
+    def test_any_of_several_boxes_lights_a_cell(self):
+        boxes, valid = torch.tensor([[[0.0, 0, 8, 8], [16, 16, 24, 24]]]), torch.tensor([[True, True]])
+        (mask,) = box_regions(boxes, valid, [(4, 4)], [8])
+        assert mask.nonzero().tolist() == [[0, 0, 0], [0, 2, 2]]
+
+    def test_no_boxes_at_all(self):
+        (mask,) = box_regions(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), [(2, 3)], [8])
+        assert mask.shape == (2, 2, 3)
+        assert not mask.any()
+
+    @pytest.mark.parametrize(
+        ('changes', 'message'),
+        [
+            ({'strides': [8]}, 'FGI got 1 strides for 2 feature maps; give one stride per level.'),
+            ({'reading': 'any'}, "reading must be one of 'assigned', 'all', 'global', but it is 'any'."),
+        ],
+    )
+    def test_arguments_that_do_not_fit_are_refused(self, changes, message):
+        box, valid = one_box(0, 0, 8, 8)
+        with pytest.raises(ValueError) as error:
+            box_regions(box, valid, **{'sizes': [(4, 4), (2, 2)], 'strides': [8, 16], **changes})
+        assert str(error.value) == message
+
+
+class TestFGILoss:
     def test_two_levels(self):
         # Level 0: two lit cells, 2 channels of difference 3: 2 * 2 * 9 / (2 * 2) = 9. Level 1: nothing lit, 0.
         student = [torch.full((1, 2, 1, 3), 4.0), torch.ones(1, 2, 1, 1)]
         teacher = [torch.ones(1, 2, 1, 3), torch.zeros(1, 2, 1, 1)]
         masks = [torch.tensor([[[True, False, True]]]), torch.tensor([[[False]]])]
+        assert lit_cells(masks).tolist() == [2, 0]
+        assert lit_cells(masks).dtype == torch.float32
         assert fgi_loss(student, teacher, masks) == 9
+        # Level 1 lit: 2 channels of difference 1: 2 / (2 * 1) = 1.
+        masks[1] = ~masks[1]
+        assert fgi_loss(student, teacher, masks) == 10
+
+    def test_given_counts_divide(self):
+        # 36 / (2 * 6) and 2 / (2 * 1); a count of 0 divides by 1, and of 0.5 by 0.5.
+        student = [torch.full((1, 2, 1, 3), 4.0), torch.ones(1, 2, 1, 1)]
+        teacher = [torch.ones(1, 2, 1, 3), torch.zeros(1, 2, 1, 1)]
+        masks = [torch.tensor([[[True, False, True]]]), torch.tensor([[[True]]])]
+        assert fgi_loss(student, teacher, masks, torch.tensor([6.0, 0.0])) == 4
+        assert fgi_loss(student, teacher, masks, torch.tensor([6.0, 0.5])) == 5
+
+    def test_the_teacher_gets_no_gradient(self):
+        student, teacher = (torch.randn(1, 2, 1, 2, requires_grad=True) for _ in range(2))
+        fgi_loss([student], [teacher], [torch.tensor([[[True, False]]])]).backward()
+        assert_near(student.grad[..., 0], (student - teacher)[..., 0], 1e-6)
+        assert student.grad[..., 1].eq(0).all()
+        assert teacher.grad is None
+
+    def test_half_precision(self):
+        student, teacher = torch.randn(2, 1, 2, 3, 4) * 300
+        assert_full_precision(fgi_loss, [student], [teacher], [torch.ones(1, 3, 4, dtype=torch.bool)])
+
+    def test_levels_that_do_not_fit_are_refused(self):
+        maps, masks = [torch.zeros(1, 2, 1, 1)] * 2, [torch.tensor([[[True]]])] * 2
+        with pytest.raises(ValueError) as error:
+            fgi_loss(maps, maps[:1], masks)
+        assert str(error.value) == 'FGI got 2 levels of the student and 1 of the teacher; match them by stride.'
+        with pytest.raises(ValueError, match=r'student gives \(1, 2, 1, 1\) and the teacher \(1, 3, 1, 1\)'):
+            fgi_loss(maps, [maps[0], torch.zeros(1, 3, 1, 1)], masks)

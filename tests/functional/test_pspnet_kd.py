@@ -1,4 +1,4 @@
-"""PSPNet logits and auxiliary distillation against recorded numbers and arithmetic done by hand."""
+"""The formulas on PSPNet's logits against recorded numbers and arithmetic done by hand."""
 
 from __future__ import annotations
 
@@ -6,146 +6,88 @@ import math
 
 import pytest
 import torch
-from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden
-from _helpers.ranks import terms_on_ranks
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from _helpers.golden import assert_near, read_golden
+from _helpers.precision import assert_full_precision
 
 from mmkd_plugin.functional import aux_smooth_l1_loss, logits_kl_loss
-from mmkd_plugin.methods import PSPNetKDLoss
-from mmkd_plugin.registry import MODELS
+
+LOG2, LOG3 = math.log(2), math.log(3)
 
 
-class WithHardLoss(nn.Module):
-    """The KL together with the student's cross-entropy."""
-
-    def __init__(self, loss: nn.Module, alpha: float, label: Tensor) -> None:
-        super().__init__()
-        self.loss, self.alpha, self.label = loss, alpha, label
-
-    def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        return {
-            **self.loss(student, teacher),
-            'ce': self.alpha * cross_entropy(student, self.label, ignore_index=255),
-        }
-
-
-class TestPSPNetKDLoss(LossTester):
-    golden_names = ('kl', 'valid', 'aux', 'aux_kl', 'shipped', 'main')
-    student = ('student', 'student_aux')
-    teacher = ('teacher', 'teacher_aux')
-    term_weights = {'kl': 'kl_weight', 'aux': 'aux_weight'}
-
-    def build(self, **options):
-        return PSPNetKDLoss(**options)
-
-    def inputs(self):
-        generator = torch.Generator().manual_seed(1)
-        names = ('student', 'teacher', 'student_aux', 'teacher_aux')
-        label = torch.randint(0, 3, (3, 4, 6), generator=generator)
-        return {**{name: torch.randn(3, 5, 4, 6, generator=generator) for name in names}, 'label': label}
-
-    def golden(self, name):
+class TestLogitsKL:
+    def test_golden(self):
         data = read_golden('pspnet_kd_voc21')
-        temperature, alpha = data['temperature'].item(), data['alpha'].item()
-        logits = {'student': data['student_logits'], 'teacher': data['teacher_logits']}
-        aux = {**logits, 'student_aux': data['student_aux'], 'teacher_aux': data['teacher_aux']}
-        kl = {'kl_weight': 1, 'aux_weight': 0, 'temperature': temperature}
-        if name == 'kl':
-            gradients = {'student': data['grad_student_kl_per_pixel']}
-            return Golden(PSPNetKDLoss(**kl), logits, {'kl': data['out_kl_per_pixel']}, gradients)
-        if name == 'valid':
-            loss, inputs = PSPNetKDLoss(**kl, ignore_index=255), {**logits, 'label': data['label']}
-            return Golden(loss, inputs, {'kl': data['out_kl_per_pixel_valid_only']}, {})
-        if name == 'aux':
-            gradients = {'student_aux': data['grad_aux_smoothl1']}
-            return Golden(PSPNetKDLoss(0, 1), aux, {'aux': data['out_aux_smoothl1']}, gradients)
-        # The released code averages over the 21 classes and multiplies by 19.
-        if name == 'aux_kl':
-            loss = PSPNetKDLoss(0, 19 / 21, 'kl', temperature)
-            gradients = {'student_aux': data['grad_aux_kl_official_style']}
-            return Golden(loss, aux, {'aux': data['out_aux_kl_official_style']}, gradients)
-        kl['kl_weight'] = (1 - alpha) * 19 / 21
-        if name == 'main':
-            terms = {'kl': (1 - alpha) * data['out_kl_official'], 'ce': alpha * data['out_ce']}
-            loss = WithHardLoss(PSPNetKDLoss(**kl), alpha, data['label'])
-            return Golden(loss, logits, terms, {'student': data['grad_student_main']})
-        kl['aux_weight'] = 1
-        aux['teacher_aux'] = data['teacher_logits']
-        terms = {'kl': (1 - alpha) * data['out_kl_official'], 'aux': data['out_aux_smoothl1_vs_teacher_main']}
-        gradients = {'student': (1 - alpha) * data['grad_student_kl']}
-        return Golden(PSPNetKDLoss(**kl), aux, terms, gradients)
+        student = data['student_logits'].requires_grad_()
+        options = {'temperature': data['temperature'].item()}
+        loss = logits_kl_loss(student, data['teacher_logits'], **options)
+        loss.backward()
+        assert_near(loss, data['out_kl_per_pixel'], 1e-9)
+        assert_near(student.grad, data['grad_student_kl_per_pixel'], 1e-9)
+        valid = data['label'] != 255
+        loss = logits_kl_loss(student, data['teacher_logits'], valid=valid, **options)
+        assert_near(loss, data['out_kl_per_pixel_valid_only'], 1e-9)
 
-    def test_kl_by_hand(self):
+    def test_by_hand(self):
         # At T = log 3 / log 2 the teacher's odds of 3 become 2: T^2 times (5/3 log 2 - log 3).
-        temperature = math.log(3) / math.log(2)
-        teacher = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1).expand(2, 2, 1, 3)
+        temperature = LOG3 / LOG2
+        teacher = torch.tensor([LOG3, 0.0]).view(1, 2, 1, 1).expand(2, 2, 1, 3)
         loss = logits_kl_loss(torch.zeros(2, 2, 1, 3), teacher, temperature=temperature)
-        assert_near(loss, torch.tensor(temperature**2 * (5 / 3 * math.log(2) - math.log(3))), 1e-5)
+        assert_near(loss, torch.tensor(temperature**2 * (5 / 3 * LOG2 - LOG3)), 1e-5)
 
-    def test_smooth_l1_by_hand(self):
+    def test_default_temperature(self):
+        # Odds of 3^1.9 become 3.
+        teacher = torch.tensor([1.9 * LOG3, 0.0]).view(1, 2, 1, 1)
+        loss = logits_kl_loss(torch.zeros(1, 2, 1, 1), teacher)
+        assert_near(loss, torch.tensor(1.9**2 * (3 / 4 * LOG3 - LOG2)), 1e-5)
+
+    def test_count_divides_what_is_valid(self):
+        # Each of six pixels has 3/4 log 3 - log 2; three count.
+        teacher = torch.tensor([LOG3, 0.0]).view(1, 2, 1, 1).expand(2, 2, 1, 3)
+        student, one = torch.zeros(2, 2, 1, 3), 3 / 4 * LOG3 - LOG2
+        valid = torch.tensor([[[True, False, True]], [[False, True, False]]])
+        for options, expected in (
+            ({}, one),
+            ({'count': torch.tensor(12.0)}, one / 2),
+            ({'valid': valid}, one),
+            ({'valid': valid, 'count': torch.tensor(12.0)}, one / 4),
+            ({'valid': torch.zeros_like(valid)}, 0.0),
+            ({'count': torch.tensor(0.0)}, 6 * one),
+        ):
+            loss = logits_kl_loss(student, teacher, temperature=1.0, **options)
+            assert_near(loss, torch.tensor(expected), 1e-6)
+
+    def test_half_precision(self):
+        # Squared temperatures and sums over pixels overflow float16.
+        assert_full_precision(logits_kl_loss, *torch.randn(2, 1, 3, 40, 40) * 100, temperature=20.0)
+
+    def test_different_logits_are_refused(self):
+        with pytest.raises(ValueError, match=r'\(1, 5, 3, 3\) and the teacher \(1, 5, 3, 4\)'):
+            logits_kl_loss(torch.zeros(1, 5, 3, 3), torch.zeros(1, 5, 3, 4))
+
+
+class TestAuxSmoothL1:
+    def test_golden(self):
+        data = read_golden('pspnet_kd_voc21')
+        student = data['student_aux'].requires_grad_()
+        loss = aux_smooth_l1_loss(student, data['teacher_aux'])
+        loss.backward()
+        assert_near(loss, data['out_aux_smoothl1'], 1e-9)
+        assert_near(student.grad, data['grad_aux_smoothl1'], 1e-9)
+
+    def test_by_hand(self):
         # 3 - 1/2, 0.5^2 / 2 and twice 0, over four elements.
         student = torch.tensor([[[[3.0, 0.0]], [[-0.5, 0.0]]]])
         assert aux_smooth_l1_loss(student, torch.zeros(1, 2, 1, 2)) == 0.65625
 
-    @pytest.mark.parametrize('head', ['kl', 'aux'])
-    def test_ignored_pixels_do_not_count(self, head):
-        inputs = self.inputs()
-        loss = self.build(aux_divergence='kl', ignore_index=2)
-        expected = loss(**inputs)[head]
-        ignored = (inputs['label'] == 2)[:, None]
-        changed = {
-            name: item + 5 * ignored * torch.randn(3, 5, 4, 6) for name, item in inputs.items() if name != 'label'
-        }
-        assert_near(loss(**changed, label=inputs['label'])[head], expected, 1e-6)
-        assert (self.build(aux_divergence='kl')(**inputs)[head] - expected).abs() > 1e-3
-
-    def test_all_pixels_ignored_gives_zero(self):
-        inputs = {**self.inputs(), 'label': torch.full((3, 4, 6), 255)}
-        inputs['student'].requires_grad_()
-        loss = self.build(ignore_index=255)(**inputs)['kl']
+    def test_the_teacher_gets_no_gradient(self):
+        teacher = torch.ones(1, 2, 1, 2, requires_grad=True)
+        loss = aux_smooth_l1_loss(torch.zeros(1, 2, 1, 2, requires_grad=True), teacher)
         loss.backward()
-        assert loss == 0
-        assert inputs['student'].grad.eq(0).all()
+        assert teacher.grad is None
 
-    def test_ranks_share_the_normaliser(self):
-        inputs = self.inputs()
-        inputs['label'] = torch.arange(72).view(3, 4, 6) // 30
-        loss = self.build(ignore_index=0)
-        both = {name: item[:2] for name, item in inputs.items()}
-        ranks = terms_on_ranks(loss, [{name: item[i : i + 1] for name, item in inputs.items()} for i in range(2)])
-        assert_near((ranks[0]['kl'] + ranks[1]['kl']) / 2, loss(**both)['kl'], 1e-6)
+    def test_half_precision(self):
+        assert_full_precision(aux_smooth_l1_loss, *torch.randn(2, 1, 3, 4, 4) * 30)
 
-    def test_aux_is_not_needed_without_its_weight(self):
-        inputs = self.inputs()
-        assert set(self.build(aux_weight=0)(inputs['student'], inputs['teacher'])) == {'kl'}
-
-    def test_aux_may_have_another_size(self):
-        inputs = self.inputs()
-        inputs['student_aux'], inputs['teacher_aux'] = torch.randn(2, 3, 5, 2, 3)
-        assert self.build()(**inputs)['aux'] > 0
-
-    @pytest.mark.parametrize(
-        ('changes', 'match'),
-        [
-            ({'student_aux': None}, 'auxiliary heads.*aux_weight to 0'),
-            ({'teacher_aux': None}, 'auxiliary heads.*aux_weight to 0'),
-            ({'teacher': torch.zeros(3, 6, 4, 6)}, r'classes.*resize'),
-            ({'teacher_aux': torch.zeros(3, 5, 2, 3)}, r'classes.*resize'),
-            ({'label': None}, r'of \(3, 4, 6\), but there is none'),
-            ({'label': torch.zeros(3, 8, 12)}, r'of \(3, 4, 6\), but there is one of \(3, 8, 12\)'),
-        ],
-    )
-    def test_inputs_that_do_not_fit_are_refused(self, changes, match):
-        with pytest.raises(ValueError, match=match):
-            self.build(ignore_index=255)(**{**self.inputs(), **changes})
-
-    @pytest.mark.parametrize(
-        ('options', 'match'), [({'aux_divergence': 'l2'}, "'l2'"), ({'temperature': 0}, 'positive')]
-    )
-    def test_wrong_option_is_refused(self, options, match):
-        with pytest.raises(ValueError, match=match):
-            PSPNetKDLoss(**options)
-
-    def test_it_is_registered(self):
-        assert MODELS.module_dict['PSPNetKDLoss'] is PSPNetKDLoss
+    def test_different_logits_are_refused(self):
+        with pytest.raises(ValueError, match=r'\(1, 5, 3, 3\) and the teacher \(1, 4, 3, 3\)'):
+            aux_smooth_l1_loss(torch.zeros(1, 5, 3, 3), torch.zeros(1, 4, 3, 3))

@@ -1,4 +1,4 @@
-"""Pixel-wise and pair-wise distillation against the authors' numbers and arithmetic done by hand."""
+"""Pixel-wise and pair-wise formulas against the authors' numbers and arithmetic done by hand."""
 
 from __future__ import annotations
 
@@ -6,186 +6,243 @@ import math
 
 import pytest
 import torch
-from _helpers.loss_tester import Golden, LossTester, assert_near, read_golden
-from torch.nn.functional import avg_pool2d, max_pool2d
+from _helpers.golden import assert_near, read_golden
+from _helpers.precision import assert_full_precision
+from torch import Tensor
 
 from mmkd_plugin.functional import node_similarity, pair_wise_loss, pixel_wise_loss
-from mmkd_plugin.methods import PairWiseLoss, PixelWiseLoss
-from mmkd_plugin.registry import MODELS
 
-GROUPS = ('a_9x9_s0.5', 'b_8x11_s0.5', 'c_9x12_s0.25', 'd_33x33_s0.5', 'e_nopool')
+POOLED = ('a_9x9_s0.5', 'b_8x11_s0.5', 'c_9x12_s0.25', 'd_33x33_s0.5')
+GROUPS = (*POOLED, 'e_nopool')
+LOG2, LOG3 = math.log(2), math.log(3)
 
 
-class TestPixelWiseLoss(LossTester):
-    golden_names = ('released', 'kl_released', 'mean', 'ce_mean', 'element')
-    term_weights = {'pixel': 'pixel_weight'}
-
-    def build(self, **options):
-        return PixelWiseLoss(**options)
-
-    def inputs(self):
-        student, teacher = torch.randn(2, 3, 5, 4, 6, generator=torch.Generator().manual_seed(1))
-        return {'student': student, 'teacher': teacher}
-
-    def golden(self, name):
+class TestPixelWise:
+    @pytest.mark.parametrize(
+        ('options', 'expected', 'gradient', 'share'),
+        [
+            ({'reduction': 'batch_sum'}, 'out_pixelwise_ce', 'grad_S', 1),
+            ({'divergence': 'kl', 'reduction': 'batch_sum'}, 'out_kl_same_normalisation', 'grad_S', 1),
+            ({'divergence': 'kl'}, 'out_kl_per_pixel_mean', None, 1),
+            # Three images, so the mean over pixels is a third of the released sum.
+            ({}, 'out_pixelwise_ce', 'grad_S', 3),
+            (
+                {'divergence': 'kl', 'reduction': 'element_mean'},
+                'out_torchdistiller_kd_elementwise_mean',
+                'grad_S_torchdistiller',
+                1,
+            ),
+        ],
+    )
+    def test_golden(self, options, expected, gradient, share):
         data = read_golden('structured_seg_pixelwise')
-        inputs = {'student': data['logits_S'], 'teacher': data['logits_T']}
-        # Three images, so the mean over pixels is a third of the released sum and has a third of its gradient.
-        loss, value, gradient = {
-            'released': (PixelWiseLoss(1, reduction='batch_sum'), data['out_pixelwise_ce'], data['grad_S']),
-            'kl_released': (
-                PixelWiseLoss(1, 'kl', 'batch_sum'),
-                data['out_kl_same_normalisation'],
-                data['grad_S'],
-            ),
-            'mean': (PixelWiseLoss(1, 'kl'), data['out_kl_per_pixel_mean'], data['grad_S'] / 3),
-            'ce_mean': (PixelWiseLoss(1), data['out_pixelwise_ce'] / 3, data['grad_S'] / 3),
-            'element': (
-                PixelWiseLoss(1, 'kl', 'element_mean'),
-                data['out_torchdistiller_kd_elementwise_mean'],
-                data['grad_S_torchdistiller'],
-            ),
-        }[name]
-        return Golden(loss, inputs, {'pixel': value}, {'student': gradient})
+        student = data['logits_S'].requires_grad_()
+        loss = pixel_wise_loss(student, data['logits_T'], **options)
+        loss.backward()
+        assert_near(loss, data[expected] / share, 1e-9)
+        if gradient is not None:
+            assert_near(student.grad, data[gradient] / share, 1e-9)
 
     def test_by_hand(self):
         # The teacher says 3/4 and 1/4, the student 1/2 and 1/2, at all 2 x 1 x 3 pixels.
-        teacher = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1).expand(2, 2, 1, 3)
+        teacher = torch.tensor([LOG3, 0.0]).view(1, 2, 1, 1).expand(2, 2, 1, 3)
         student = torch.zeros(2, 2, 1, 3)
-        entropy = 2 * math.log(2) - 0.75 * math.log(3)
-        for divergence, pixel in (('cross_entropy', math.log(2)), ('kl', math.log(2) - entropy)):
+        entropy = 2 * LOG2 - 0.75 * LOG3
+        for divergence, pixel in (('cross_entropy', LOG2), ('kl', LOG2 - entropy)):
             for reduction, factor in (('pixel_mean', 1), ('batch_sum', 2), ('element_mean', 0.5)):
                 loss = pixel_wise_loss(student, teacher, divergence=divergence, reduction=reduction)
                 assert_near(loss, torch.tensor(pixel * factor), 1e-6)
 
     def test_temperature_by_hand(self):
         # At T = log 3 / log 2 the odds of 3 become 2: KL of (2/3, 1/3) to (1/2, 1/2) is 5/3 log 2 - log 3.
-        teacher = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1)
-        loss = PixelWiseLoss(1, 'kl', temperature=math.log(3) / math.log(2))
-        expected = 5 / 3 * math.log(2) - math.log(3)
-        assert_near(loss(torch.zeros(1, 2, 1, 1), teacher)['pixel'], torch.tensor(expected), 1e-5)
+        teacher = torch.tensor([LOG3, 0.0]).view(1, 2, 1, 1)
+        loss = pixel_wise_loss(torch.zeros(1, 2, 1, 1), teacher, divergence='kl', temperature=LOG3 / LOG2)
+        assert_near(loss, torch.tensor(5 / 3 * LOG2 - LOG3), 1e-5)
+        # At the default of 1 it is 3/4 log 3 - log 2.
+        loss = pixel_wise_loss(torch.zeros(1, 2, 1, 1), teacher, divergence='kl')
+        assert_near(loss, torch.tensor(3 / 4 * LOG3 - LOG2), 1e-5)
 
-    def test_kl_of_equal_logits_is_zero(self):
-        logits = torch.randn(1, 4, 3, 3)
-        assert_near(PixelWiseLoss(1, 'kl')(logits, logits)['pixel'], torch.tensor(0.0), 1e-6, floor=1)
+    def test_half_precision(self):
+        assert_full_precision(pixel_wise_loss, *torch.randn(2, 1, 3, 40, 40) * 100)
 
-    def test_certain_teacher_is_finite(self):
-        teacher = torch.tensor([1e4, -1e4]).view(1, 2, 1, 1)
-        for divergence in ('kl', 'cross_entropy'):
-            loss = PixelWiseLoss(1, divergence)(-teacher, teacher)['pixel']
-            assert loss == 2e4
-
-    def test_crop_size_does_not_matter(self):
-        inputs = self.inputs()
-        larger = {name: item.repeat(1, 1, 3, 2) for name, item in inputs.items()}
-        assert_near(self.build()(**larger)['pixel'], self.build()(**inputs)['pixel'], 1e-5)
-
-    @pytest.mark.parametrize('shape', [(1, 4, 3, 3), (1, 5, 3, 4)], ids=['classes', 'size'])
-    def test_different_logits_are_refused(self, shape):
-        with pytest.raises(ValueError, match='classes.*resize'):
-            self.build()(torch.zeros(1, 5, 3, 3), torch.zeros(shape))
-
-    @pytest.mark.parametrize('option', ['divergence', 'reduction'])
-    def test_unknown_option_is_refused(self, option):
-        with pytest.raises(ValueError, match=f"{option} must be one of.*'mse'"):
-            PixelWiseLoss(**{option: 'mse'})
-
-    def test_zero_temperature_is_refused(self):
-        with pytest.raises(ValueError, match='temperature'):
-            PixelWiseLoss(temperature=0)
+    def test_unknown_reduction_is_refused(self):
+        with pytest.raises(ValueError) as error:
+            pixel_wise_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1), reduction='mean')
+        assert str(error.value) == (
+            "reduction must be one of 'pixel_mean', 'batch_sum', 'element_mean', but it is 'mean'."
+        )
 
 
-class TestPairWiseLoss(LossTester):
-    golden_names = GROUPS
-    term_weights = {'pair': 'pair_weight'}
+def maps(*sizes: tuple[int, ...]) -> list[Tensor]:
+    """Random maps."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(*size, generator=generator) for size in sizes]
 
-    def build(self, **options):
-        return PairWiseLoss(**options)
 
-    def inputs(self):
-        generator = torch.Generator().manual_seed(1)
-        student, teacher = (torch.randn(3, channels, 6, 9, generator=generator) for channels in (4, 7))
-        return {'student': student, 'teacher': teacher}
-
-    def golden(self, name):
+class TestPairWise:
+    @pytest.mark.parametrize('group', GROUPS)
+    def test_golden(self, group):
         data = read_golden('structured_seg_pairwise')
-        options = {'scale': data[f'{name}.pool_scale'].item()} if f'{name}.pool_scale' in data else {'patch': 1}
-        inputs = {'student': data[f'{name}.feat_S'], 'teacher': data[f'{name}.feat_T']}
-        gradients = {'student': data[f'{name}.grad_S']}
-        return Golden(PairWiseLoss(1, **options), inputs, {'pair': data[f'{name}.out_loss']}, gradients, 1e-5)
+        options = {'scale': data[f'{group}.pool_scale'].item()} if group in POOLED else {'patch': (1, 1)}
+        student = data[f'{group}.feat_S'].requires_grad_()
+        loss = pair_wise_loss(student, data[f'{group}.feat_T'], **options)
+        loss.backward()
+        assert_near(loss, data[f'{group}.out_loss'], 1e-5)
+        assert_near(student.grad, data[f'{group}.grad_S'], 1e-5)
 
-    @pytest.mark.parametrize('group', GROUPS[:4])
+    @pytest.mark.parametrize('group', POOLED)
     def test_gradient_through_the_norm_is_another(self, group):
         data = read_golden('structured_seg_pairwise')
         student = data[f'{group}.feat_S'].requires_grad_()
-        loss = PairWiseLoss(1, data[f'{group}.pool_scale'].item(), detach_norm=False)
-        loss(student, data[f'{group}.feat_T'])['pair'].backward()
+        scale = data[f'{group}.pool_scale'].item()
+        pair_wise_loss(student, data[f'{group}.feat_T'], scale=scale, detach_norm=False).backward()
         through = data[f'{group}.grad_S_if_norm_not_detached']
         assert_near(student.grad, through, 1e-5)
         assert (data[f'{group}.grad_S'] - through).abs().max() > 0.1 * through.abs().max()
 
+    def test_by_hand(self):
+        # The student's two nodes point the same way (similarity 1), the teacher's across (0): of four pairs, two differ
+        # by 1. A second, equal image does not change the mean.
+        student = torch.tensor([[[[3.0, 5.0]], [[0.0, 0.0]]]])
+        teacher = torch.tensor([[[[2.0, 0.0]], [[0.0, 7.0]]]])
+        assert pair_wise_loss(student, teacher, patch=(1, 1)) == 0.5
+        assert pair_wise_loss(student.repeat(2, 1, 1, 1), teacher.repeat(2, 1, 1, 1), patch=(1, 1)) == 0.5
+
+    def test_default_pools_halves_by_their_maximum(self):
+        # Two equal rows of four cells: 2 x 2 nodes of one channel, so similarities are products of signs. Where the two
+        # columns of nodes agree in one model and not in the other, 8 of 16 pairs differ by 2.
+        student = torch.tensor([1.0, -3, 2, 0]).view(1, 1, 1, 4).expand(1, 1, 2, 4)
+        teacher = torch.tensor([-1.0, -3, 3, -5]).view(1, 1, 1, 4).expand(1, 1, 2, 4)
+        # Maxima 1 and 2 against -1 and 3.
+        assert pair_wise_loss(student, teacher) == 2
+        # Means -1 and 1 against -2 and -1.
+        assert pair_wise_loss(student, teacher, pooling='avg') == 2
+        # Maxima 3 and 0 of the mirrored student: in 12 pairs one side is 0.
+        assert pair_wise_loss(-student, teacher) == 12 / 16
+        # Means -1 and 1 against means -1 and 1.
+        assert pair_wise_loss(student, student, pooling='avg') == 0
+
+    def test_patches_of_two_numbers(self):
+        # 4 x 6 cells of patches of 2 x 3 are constant, so that pooling leaves their values.
+        small = maps((3, 4, 2, 2), (3, 7, 2, 2))
+        large = [item.repeat_interleave(2, 2).repeat_interleave(3, 3) for item in small]
+        expected = pair_wise_loss(*small, patch=(1, 1))
+        for pooling in ('max', 'avg'):
+            assert_near(pair_wise_loss(*large, patch=(2, 3), pooling=pooling), expected, 1e-6)
+
+    def test_last_patches_may_hang_over(self):
+        # 3 x 5 cells in patches of 2 x 2 are 2 x 3 nodes; the mean of a patch is over the cells that exist.
+        small = maps((2, 4, 2, 3), (2, 4, 2, 3))
+        large = [item.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :3, :5] for item in small]
+        expected = pair_wise_loss(*small, patch=(1, 1))
+        for pooling in ('max', 'avg'):
+            assert_near(pair_wise_loss(*large, patch=(2, 2), pooling=pooling), expected, 1e-6)
+
+    def test_share_of_the_map_is_rounded_down(self):
+        # 0.4 of 7 x 5 cells are 2 x 2.
+        pair = maps((1, 3, 7, 5), (1, 3, 7, 5))
+        assert pair_wise_loss(*pair, scale=0.4) == pair_wise_loss(*pair, patch=(2, 2))
+
+    def test_the_teacher_gets_no_gradient(self):
+        teacher = torch.randn(1, 3, 4, 4, requires_grad=True)
+        pair_wise_loss(torch.randn(1, 3, 4, 4, requires_grad=True), teacher).backward()
+        assert teacher.grad is None
+
+    def test_zero_vector_has_a_finite_gradient_through_the_norm(self):
+        student = torch.zeros(1, 3, 2, 2, requires_grad=True)
+        pair_wise_loss(student, torch.randn(1, 3, 2, 2), patch=(1, 1), detach_norm=False).backward()
+        assert torch.isfinite(student.grad).all()
+
+    def test_half_precision(self):
+        for pooling in ('max', 'avg'):
+            assert_full_precision(pair_wise_loss, *maps((1, 3, 8, 8), (1, 5, 8, 8)), pooling=pooling)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ('options', 'size', 'message'),
+        [
+            (
+                {'scale': 0.1},
+                (8, 30),
+                'The pair-wise loss pools 0 x 3 cells of a map of 8 x 30; choose a larger scale or give the patch in '
+                'cells.',
+            ),
+            (
+                {'patch': (8, 8)},
+                (6, 7),
+                'The pair-wise loss compares nodes, but pooling 8 x 8 cells of a map of 6 x 7 leaves one; choose a '
+                'smaller scale or patch, or a larger crop.',
+            ),
+            (
+                {'scale': 1.0},
+                (6, 7),
+                'The pair-wise loss compares nodes, but pooling 6 x 7 cells of a map of 6 x 7 leaves one; choose a '
+                'smaller scale or patch, or a larger crop.',
+            ),
+            ({'pooling': 'sum'}, (4, 4), "pooling must be one of 'max', 'avg', but it is 'sum'."),
+        ],
+    )
+    def test_map_that_cannot_be_pooled(self, options, size, message):
+        with pytest.raises(ValueError) as error:
+            pair_wise_loss(torch.zeros(1, 2, *size), torch.zeros(1, 2, *size), **options)
+        assert str(error.value) == message
+
+    def test_maps_of_two_sizes(self):
+        with pytest.raises(ValueError) as error:
+            pair_wise_loss(torch.zeros(1, 2, 8, 9), torch.zeros(1, 2, 4, 9))
+        assert str(error.value) == (
+            'The pair-wise loss needs maps of one size, but the student gives 8 x 9 cells and the teacher 4 x 9; '
+            'record features of one stride or add a connector that resizes.'
+        )
+
+    def test_two_nodes_are_enough(self):
+        assert pair_wise_loss(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2), patch=(1, 1)) == 0
+
+    def test_too_many_nodes(self):
+        # (128 * 256)^2 similarities of 4 bytes are 4 GiB an image.
+        feature = torch.zeros(1).expand(2, 8, 128, 256)
+        with pytest.raises(ValueError) as error:
+            pair_wise_loss(feature, feature, patch=(1, 1))
+        assert str(error.value) == (
+            'The pair-wise loss over 128 x 256 nodes and 2 images needs 8.0 GiB for each model, more than max_gib = 1; '
+            'pool more with scale or patch, or raise max_gib.'
+        )
+
+    def test_limit_is_an_option(self):
+        # 256^2 * 4 bytes are 2^-12 GiB, and twice that in double precision.
+        feature = torch.randn(1, 2, 16, 16)
+        pair_wise_loss(feature, feature, patch=(1, 1), max_gib=2**-12)
+        for item, limit in ((feature, 2**-12 * 0.99), (feature.double(), 2**-11 * 0.99)):
+            with pytest.raises(ValueError, match='raise max_gib'):
+                pair_wise_loss(item, item, patch=(1, 1), max_gib=limit)
+
+
+class TestNodeSimilarity:
     @pytest.mark.parametrize('group', GROUPS)
-    def test_similarities(self, group):
+    def test_golden(self, group):
         data = read_golden('structured_seg_pairwise')
         for side in 'ST':
             nodes = data.get(f'{group}.pooled_{side}', data[f'{group}.feat_{side}'])
             assert_near(node_similarity(nodes), data[f'{group}.sim_{side}'], 1e-5)
 
-    @pytest.mark.parametrize(('pooling', 'function'), [('max', max_pool2d), ('avg', avg_pool2d)])
-    def test_patches_in_cells(self, pooling, function):
-        # 6 x 9 cells in patches of 2 x 3, or in patches of 4 x 4 of which the last hang over.
-        inputs = self.inputs()
-        for patch in ((2, 3), 4):
-            pooled = {name: function(item, patch, patch, ceil_mode=True) for name, item in inputs.items()}
-            expected = PairWiseLoss(1, patch=1)(**pooled)['pair']
-            assert_near(PairWiseLoss(1, patch=patch, pooling=pooling)(**inputs)['pair'], expected, 1e-6)
-
     def test_by_hand(self):
-        # The student's two nodes point the same way (similarity 1), the teacher's across (0): of four pairs, two differ
-        # by 1.
-        student = torch.tensor([[[[3.0, 5.0]], [[0.0, 0.0]]]])
-        teacher = torch.tensor([[[[2.0, 0.0]], [[0.0, 7.0]]]])
-        assert pair_wise_loss(student, teacher, patch=(1, 1)) == 0.5
+        # Cells (3, 4), (0, 2) and (0, 0): cosines 1, 4/5 and 0 with anything.
+        cells = torch.tensor([[3.0, 0, 0], [4, 2, 0]]).view(1, 2, 1, 3)
+        expected = torch.tensor([[[1, 0.8, 0], [0.8, 1, 0], [0, 0, 0]]])
+        assert_near(node_similarity(cells), expected, 1e-6)
 
-    def test_zero_vector_has_a_finite_gradient_through_the_norm(self):
-        student = torch.zeros(1, 3, 2, 2, requires_grad=True)
-        PairWiseLoss(patch=1, detach_norm=False)(student, torch.randn(1, 3, 2, 2))['pair'].backward()
-        assert torch.isfinite(student.grad).all()
+    def test_tiny_vectors_are_shrunk_rather_than_divided_by_nothing(self):
+        # A norm of 1e-8 is doubled by what is added to it: (1/2)^2.
+        cell = torch.full((1, 1, 1, 1), 1e-8, dtype=torch.float64)
+        assert_near(node_similarity(cell), torch.full((1, 1, 1), 0.25), 1e-6)
 
-    def test_too_many_nodes_are_refused_with_the_size(self):
-        # (128 * 256)^2 similarities of 4 bytes are 4 GiB an image.
-        feature = torch.zeros(1).expand(2, 8, 128, 256)
-        with pytest.raises(ValueError, match=r'128 x 256 nodes and 2 images needs 8\.0 GiB.*max_gib = 1;'):
-            PairWiseLoss(patch=1)(feature, feature)
+    @pytest.mark.parametrize(('options', 'constant'), [({}, True), ({'detach_norm': False}, False)])
+    def test_norm_is_a_constant_for_the_gradient(self, options, constant):
+        # One cell of one channel: f^2 / n^2 with a constant n = 2 has the derivative 2 f / n^2 = 1, and else 0.
+        cell = torch.full((1, 1, 1, 1), 2.0, dtype=torch.float64, requires_grad=True)
+        node_similarity(cell, **options).sum().backward()
+        assert abs(cell.grad.item() - float(constant)) < 1e-6
 
-    def test_limit_is_an_option(self):
-        feature = torch.randn(1, 2, 16, 16)
-        # 256^2 * 4 bytes are 2^-12 GiB.
-        PairWiseLoss(patch=1, max_gib=2**-12)(feature, feature)
-        with pytest.raises(ValueError, match='max_gib'):
-            PairWiseLoss(patch=1, max_gib=2**-12 * 0.99)(feature, feature)
-
-    @pytest.mark.parametrize(
-        ('options', 'size', 'match'),
-        [
-            ({'scale': 0.1}, (8, 30), '0 x 3 cells of a map of 8 x 30'),
-            ({'patch': 8}, (6, 7), 'leaves one'),
-            ({'scale': 1.0}, (6, 7), 'leaves one'),
-        ],
-    )
-    def test_map_that_cannot_be_pooled_is_refused(self, options, size, match):
-        with pytest.raises(ValueError, match=match):
-            PairWiseLoss(**options)(torch.zeros(1, 2, *size), torch.zeros(1, 2, *size))
-
-    def test_different_sizes_are_refused(self):
-        with pytest.raises(ValueError, match='8 x 8 cells and the teacher 4 x 8'):
-            self.build()(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 8))
-
-    def test_unknown_pooling_is_refused(self):
-        with pytest.raises(ValueError, match="'max', 'avg'.*'sum'"):
-            PairWiseLoss(pooling='sum')
-
-
-@pytest.mark.parametrize('loss', [PixelWiseLoss, PairWiseLoss])
-def test_it_is_registered(loss):
-    assert MODELS.module_dict[loss.__name__] is loss
+    def test_half_precision(self):
+        assert_full_precision(node_similarity, torch.randn(1, 3, 2, 2))

@@ -51,3 +51,14 @@ def fcos() -> dict:
         regress_ranges=((-1, 32), (32, 64), (64, 1e8)), norm_cfg=norm,
     )  # fmt: skip
     return model
+
+
+def deeplab(width: int = 24) -> dict:
+    """A segmentor of another family than ``tiny_seg``'s, without an auxiliary head, and of another output stride."""
+    from _helpers.tiny_seg import pspnet
+
+    model = pspnet(width, auxiliary=False)
+    model['backbone'].update(dilations=(1, 1, 1, 2), strides=(1, 2, 2, 1))
+    model['decode_head'].update(type='ASPPHead', dilations=(1, 2))
+    del model['decode_head']['pool_scales']
+    return model

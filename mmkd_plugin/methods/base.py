@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Dict, Optional, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.errors import DistillError
@@ -84,6 +84,10 @@ class Method(ABC):
         method = cls(**{key: value for key, value in found.items() if key in own})
         method.options = {key: value for key, value in found.items() if key not in own}
         method.check(where)
+        for key, plan in method._plans():
+            if not isinstance(plan, dict):
+                raise DistillError(f'"{where}.{key}" is {plan!r}; it must be a dict such as dict(stop=1000).')
+            from_dict(WeightSchedule, plan, f'{where}.{key}')
         return method
 
     def check(self, where: str) -> None:  # noqa: B027
@@ -119,7 +123,11 @@ class Method(ABC):
                 f'{type(self).__name__} has no {WEIGHT} that the weight of its teacher could multiply; leave that out.'
             )
         scaled = copy.copy(self)
-        scaled.options = dict(self.options, **{WEIGHT: getattr(self, WEIGHT) * factor})
+        weight = getattr(self, WEIGHT) * factor
+        if WEIGHT in settings_of(type(self)):
+            setattr(scaled, WEIGHT, weight)
+        else:
+            scaled.options = dict(self.options, **{WEIGHT: weight})
         return scaled
 
     @property
@@ -165,17 +173,16 @@ class Method(ABC):
     def expand_scheduled(self, name: str, models: ModelPair) -> Parts:
         """:meth:`expand` with the method's schedules on all of its losses."""
         parts = self.expand(name, models)
-        plans = {'': self.schedule, **{f'.{term}': plan for term, plan in self.schedules.items()}}
-        for suffix, plan in plans.items():
-            if suffix == '._scope_' or not plan:
-                continue
-            key = f'distill.methods.{name}.schedule' + (f's{suffix}' if suffix else '')
-            if not isinstance(plan, dict):
-                raise DistillError(f'"{key}" is {plan!r}; it must be a dict such as dict(stop=1000).')
-            from_dict(WeightSchedule, plan, key)
+        for key, plan in self._plans():
+            suffix = key[len('schedules') :]
             written = {name: value for name, value in plan.items() if name != '_scope_'}
             parts.schedules.update({f'{loss}{suffix}': dict(written) for loss in parts.distill_losses})
         return parts
+
+    def _plans(self) -> List[Tuple[str, Dict[str, Any]]]:
+        """The schedules that are there, each behind its key."""
+        plans = {'schedule': self.schedule, **{f'schedules.{term}': plan for term, plan in self.schedules.items()}}
+        return [(key, plan) for key, plan in plans.items() if key != 'schedules._scope_' and plan]
 
 
 def _key(prefix: str, name: str) -> str:

@@ -51,6 +51,8 @@ class Feature(Method):
     levels: Optional[Count] = None
     adapt: Union[Literal['auto', 'always', 'never'], Dict[str, Any]] = 'auto'
     same_classes: bool = False
+    # The weight of the teacher, within which the loss's own lies.
+    factor: float = dataclasses.field(default=1.0, init=False)
 
     def check(self, where: str) -> None:
         """Refuse a loss that is none, and two weights for it."""
@@ -64,15 +66,13 @@ class Feature(Method):
     @property
     def active(self) -> bool:
         """Whether the loss has a weight."""
-        return (self.loss.get(WEIGHT) if self.loss_weight is None else self.loss_weight) != 0
+        weight = self.loss.get(WEIGHT) if self.loss_weight is None else self.loss_weight
+        return weight != 0 and self.factor != 0
 
     def scaled(self, factor: float) -> Feature:
-        """The same method with its loss multiplied by a factor."""
-        if factor == 1:
-            return self
+        """The same method with its loss multiplied by a factor; the loss itself is looked up when it is wired."""
         scaled = copy.copy(self)
-        scaled.loss = {key: value for key, value in self.loss.items() if key != WEIGHT}
-        scaled.loss_weight = factor * self._weight(find_part(self.loss['type'], 'loss.type', 'losses'))
+        scaled.factor = self.factor * factor
         return scaled
 
     def expand(self, name: str, models: ModelPair) -> Parts:
@@ -81,7 +81,7 @@ class Feature(Method):
         kind = find_part(self.loss['type'], f'{where}.loss.type', 'losses')
         config = {key: value for key, value in self.loss.items() if key != '_scope_'}
         config['type'] = full_name(kind)
-        if self.loss_weight is not None:
+        if self.loss_weight is not None or self.factor != 1:
             config[WEIGHT] = self._weight(kind)
         parts = Parts(same_classes=self.same_classes)
         for index, taps in enumerate(self._levels(where, models)):
@@ -105,7 +105,8 @@ class Feature(Method):
                 f'{kind.__name__} has no {WEIGHT} to be set; leave it out, and set the weight that the loss has, if '
                 'any, in its own config.'
             )
-        return self.loss.get(WEIGHT, own.default) if self.loss_weight is None else self.loss_weight
+        weight = self.loss.get(WEIGHT, own.default) if self.loss_weight is None else self.loss_weight
+        return weight * self.factor
 
     def _record(self, parts: Parts, connector: str, level: LevelPair, where: str) -> Tuple[Entry, Entry]:
         """Record both features of a level and adapt the student's."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Annotated, Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
-from typing_extensions import Literal
+from typing_extensions import Annotated, Literal
 
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.functional.fgi import box_regions, fgi_loss, imitation_masks, lit_cells

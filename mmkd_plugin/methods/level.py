@@ -59,22 +59,19 @@ def fill_in(
         DistillError: If the loss takes what no step knows, or does not take both features.
     """
     required, optional = _arguments(loss)
-    named = {name: entry for name, entry in features.items() if name in required or name in optional}
-    others = [name for name in required if name not in FACTS and name not in named]
-    if others and not named and set(features) == {'student', 'teacher'} and len(others) == 2:
-        student, teacher = sorted(others, key=_of_teacher)
-        named = {student: features['student'], teacher: features['teacher']}
-        for entry in named.values():
-            if entry.get('like') == 'student':
-                entry['like'] = student
-        others = []
-    if others or not named:
-        wrong = f'an argument "{others[0]}"' if others else 'no feature'
+    own = [name for name in required if name not in FACTS]
+    if set(features) == {'student', 'teacher'} and len(own) == 2:
+        student, teacher = sorted(own, key=_likeness)
+        features = {student: features['student'], teacher: dict(features['teacher'], like=student)}
+    unknown = [name for name in own if name not in features]
+    missing = [name for name in features if name not in required and name not in optional]
+    if unknown or missing:
+        wrong = f'an argument "{unknown[0]}", which a step does not know' if unknown else f'no "{missing[0]}"'
         raise DistillError(
-            f'"{where}": {loss.__name__} takes {wrong}, which a step does not know; there are '
-            f'{", ".join((*features, *FACTS))}, and a loss of two features may call these as it likes.'
+            f'"{where}": {loss.__name__} takes {wrong}; there are {", ".join((*features, *FACTS))}, of which a loss '
+            'takes all features and may call them as it likes if there are two.'
         )
-    found: Dict[str, Any] = dict(named)
+    found: Dict[str, Any] = dict(features)
     for fact in FACTS:
         if fact in required or fact in optional and _has(fact, level, models):
             found[fact] = _fact(parts, fact, level, models, where)
@@ -98,17 +95,21 @@ def _has(fact: str, level: LevelPair, models: ModelPair) -> bool:
     """Whether the student's step knows a fact."""
     if fact == 'priors':
         return models.student.anchor_level(level.student.stride) is not None
-    return fact in ('image', 'image_shapes') or (fact == 'label') == (models.student.task == 'segmentation')
+    if fact in ('image', 'image_shapes'):
+        return True
+    return models.student.task == ('segmentation' if fact == 'label' else 'detection')
 
 
 def _arguments(loss: type) -> Tuple[List[str], List[str]]:
-    """The names that a loss's ``forward`` must and may be called with."""
-    forward: Callable = getattr(loss, 'forward')  # noqa: B009
-    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    """The names that a loss, or its ``terms`` where it has several, must and may be called with."""
+    called: Callable = getattr(loss, 'terms', None) or getattr(loss, 'forward')  # noqa: B009
+    parameters = list(inspect.signature(called).parameters.values())[1:]
     named = [item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     required = [item.name for item in named if item.default is item.empty]
     return required, [item.name for item in named if item.name not in required]
 
 
-def _of_teacher(argument: str) -> bool:
-    return bool({'t', 'teacher'} & set(argument.lower().split('_')))
+def _likeness(argument: str) -> int:
+    """Above 0 for a name of the teacher's feature, below for one of the student's."""
+    words = set(argument.lower().split('_'))
+    return len({'t', 'tea', 'teacher'} & words) - len({'s', 'stu', 'student'} & words)

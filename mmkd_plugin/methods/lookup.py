@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Optional, Union
 
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -30,12 +30,12 @@ def find_method(kind: Union[str, type], where: str) -> type:
     METHODS.import_from_location()
     found = _find(str(kind), METHODS.module_dict)
     if found is None:
-        package = str(kind).partition('.')[0]
-        advice = ''
-        if '.' in str(kind) and package != 'mmkd_plugin':
-            advice = f" If it is yours, import the package with custom_imports=dict(imports=['{package}'])."
-        options = known_methods()
-        raise DistillError(f'"{where}" is {kind!r}, which is no method: {nearest(_last(kind), options)}{advice}')
+        package = str(kind).partition('.')[0] if '.' in str(kind) else '<your package>'
+        advice = f" (one of your own needs custom_imports=dict(imports=['{package}']))"
+        raise DistillError(
+            f'"{where}" is {kind!r}, which is no method{"" if package == "mmkd_plugin" else advice}: '
+            + nearest(_last(kind), known_methods())
+        )
     return found
 
 
@@ -61,6 +61,7 @@ def find_part(kind: Union[str, type], where: str, folder: str) -> type:
     """
     if isinstance(kind, type):
         return kind
+    kind = str(kind)
     for full in [kind] if '.' in kind else [f'mmkd_plugin.{kind}', f'mmrazor.{kind}', kind]:
         found = MODELS.get(full)
         if found is not None:
@@ -101,13 +102,10 @@ def _find(name: str, registered: Mapping[str, type]) -> Optional[type]:
         return here
     try:
         part: Any = getattr(importlib.import_module(scope), last, None)
-    except ImportError:
+    # The last two are names such as "..x", which are no paths.
+    except (ImportError, TypeError, ValueError):
         return None
-    return part if part in _values(registered) else None
-
-
-def _values(registered: Mapping[str, type]) -> Iterable[type]:
-    return list(registered.values())
+    return part if isinstance(part, type) else None
 
 
 def _last(name: Union[str, type]) -> str:

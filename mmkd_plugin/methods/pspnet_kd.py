@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Dict, Optional
+from typing import Any, Dict, Optional
 
 from torch import Tensor
-from typing_extensions import Literal
+from typing_extensions import Annotated, Literal
 
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.functional.pspnet_kd import aux_smooth_l1_loss, logits_kl_loss

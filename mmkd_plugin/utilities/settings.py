@@ -14,9 +14,9 @@ import inspect
 import math
 import re
 import types
-from typing import Annotated, Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
-from typing_extensions import get_args, get_origin, get_type_hints
+from typing_extensions import Annotated, get_args, get_origin, get_type_hints
 
 from mmkd_plugin.errors import DistillError, nearest
 
@@ -98,7 +98,15 @@ Count = Annotated[int, AtLeast(1)]
 
 _RANGES = (Above, AtLeast, Within, PowerOf)
 _REQUIRED = inspect.Parameter.empty
-_SPELLED = {float: 'number', int: 'whole number', str: 'text', bool: 'True or False', dict: 'dict', type(None): 'None'}
+_SPELLED: Dict[Any, str] = {
+    Any: 'value',
+    bool: 'True or False',
+    dict: 'dict',
+    float: 'number',
+    int: 'whole number',
+    str: 'text',
+    type(None): 'None',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +132,7 @@ class Setting:
         return role in getattr(self.hint, '__metadata__', ())
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def settings_of(cls: type) -> Dict[str, Setting]:
     """The settings of a class: the fields of a dataclass, or the arguments of a constructor.
 
@@ -136,14 +144,12 @@ def settings_of(cls: type) -> Dict[str, Setting]:
     """
     meanings = _meanings(cls)
     if dataclasses.is_dataclass(cls):
-        hints = get_type_hints(cls, include_extras=True)
+        hints = _hints(cls)
         found = [(field.name, _default(field)) for field in dataclasses.fields(cls) if field.init]
     else:
         constructor = getattr(cls, '__init__')  # noqa: B009
-        hints = get_type_hints(inspect.unwrap(constructor), include_extras=True)
-        parameters = list(inspect.signature(constructor).parameters.values())[1:]
-        named = [item for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-        found = [(item.name, item.default) for item in named]
+        hints = _hints(inspect.unwrap(constructor))
+        found = [(item.name, item.default) for item in _named(inspect.signature(constructor))[1:]]
     return {name: Setting(name, hints.get(name, Any), default, meanings.get(name, '')) for name, default in found}
 
 
@@ -161,10 +167,10 @@ def checked(constructor: Callable) -> Callable:
     @functools.wraps(constructor)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         given = signature.bind(self, *args, **kwargs).arguments
-        hints = get_type_hints(constructor, include_extras=True)
-        for name, value in given.items():
-            if name in hints:
-                check(value, hints[name], f'{type(self).__name__}.{name}')
+        hints = _hints(constructor)
+        for name in [item.name for item in _named(signature)]:
+            if name in given and name in hints:
+                check(given[name], hints[name], f'{type(self).__name__}.{name}')
         constructor(self, *args, **kwargs)
 
     return wrapped
@@ -185,7 +191,8 @@ def from_dict(cls: Type[T], values: Dict[str, Any], where: str, renamed: Optiona
     Raises:
         DistillError: Naming the key, its path and the nearest valid names or what was expected.
     """
-    return cls(**check_all(values, settings_of(cls), where, renamed))
+    kind: type = cls
+    return cls(**check_all(values, settings_of(kind), where, renamed))
 
 
 def check_all(
@@ -216,6 +223,9 @@ def check_all(
         if key not in settings:
             raise DistillError(f'"{where}.{key}" is not a key of the distill block: {nearest(str(key), settings)}')
         found[key] = check(value, settings[key].hint, f'{where}.{key}')
+    missing = [item for name, item in settings.items() if item.default is _REQUIRED and name not in found]
+    if missing:
+        raise DistillError(f'"{where}.{missing[0].name}" is missing; it must be {spelled(missing[0].hint)}.')
     return found
 
 
@@ -295,6 +305,20 @@ def _is_union(origin: Any) -> bool:
 
 def _is_sequence(kind: Any) -> bool:
     return kind in (list, tuple, collections.abc.Sequence)
+
+
+def _hints(owner: Any) -> Dict[str, Any]:
+    """The type hints of a class or a function; none where they name what is imported for type checkers alone."""
+    try:
+        return get_type_hints(owner, include_extras=True)
+    except NameError:
+        return {}
+
+
+def _named(signature: inspect.Signature) -> List[inspect.Parameter]:
+    """The parameters that take one argument each."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [item for item in signature.parameters.values() if item.kind not in several]
 
 
 def _default(field: Any) -> Any:

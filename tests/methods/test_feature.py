@@ -93,7 +93,7 @@ def test_student_and_teacher_may_be_tapped_at_different_modules():
         dict(type='PKDLoss'), tap=dict(student='backbone.layer2', teacher='neck.lateral_convs.0')
     ).model.distiller
     assert distiller.student_recorders.backbone_layer2.source == 'backbone.layer2'
-    assert distiller.teacher_recorders.neck_lateral_convs_0.source == 'neck.lateral_convs.0'
+    assert distiller.teacher_recorders.teacher_neck_lateral_convs_0.source == 'neck.lateral_convs.0'
     # The second stage of ResNet-18 with 8 base channels is 16 wide, the teacher's neck 24.
     connector = distiller.connectors.loss_x_level0
     assert (connector.in_channels, connector.out_channels) == (16, 24)
@@ -104,14 +104,18 @@ def test_features_are_told_apart_by_the_names_of_the_arguments():
     assert mapping.s_feature.from_student and not mapping.t_feature.from_student
 
 
-@pytest.mark.parametrize(('loss', 'expected'), [(dict(), 6), (dict(loss_weight=5), 10)])
-def test_weight_multiplies_the_losss_own(loss, expected):
-    losses = expand(dict(type='TeacherFirst', **loss), weight=2).model.distiller.distill_losses
-    assert losses.loss_x_level0.loss_weight == expected
+@pytest.mark.parametrize(
+    ('loss', 'keys', 'expected'), [({}, dict(loss_weight=2), 2), (dict(loss_weight=5), {}, 5), ({}, {}, None)]
+)
+def test_weight_is_the_losss_own(loss, keys, expected):
+    losses = expand(dict(type='TeacherFirst', **loss), **keys).model.distiller.distill_losses
+    assert losses.loss_x_level0.get('loss_weight') == expected
 
 
 def test_class_maps_can_be_declared():
-    assert expand(dict(type='DISTLoss'), tap='bbox_head.retina_cls', same_classes=True).model.same_classes
+    assert expand(
+        dict(type='DISTLoss'), tap='bbox_head.retina_cls', same_classes=True
+    ).model.teachers.teacher.same_classes
 
 
 @pytest.mark.parametrize(
@@ -120,11 +124,20 @@ def test_class_maps_can_be_declared():
         (dict(type='PKDLos'), {}, r"\"distill.methods.x.loss.type\" is 'PKDLos', .*did you mean \"PKDLoss\""),
         (dict(type='mmrazor.CWDLos'), {}, 'none of the losses'),
         (dict(), {}, r'"distill.methods.x.loss" must be a dict with a "type"'),
-        (dict(type='WSLD', num_classes=2), {}, r'WSLD takes \(student, teacher, gt_labels\), not one student'),
-        (MGD, dict(weight=2), r'MGDLoss has no loss_weight'),
-        (MGD, dict(levels=0), 'must be at least 1'),
+        (
+            dict(type='WSLD', num_classes=2),
+            {},
+            r'WSLD takes an argument "gt_labels", .* there are student, teacher, boxes, .*priors',
+        ),
+        (MGD, dict(loss_weight=2), r'MGDLoss has no loss_weight'),
+        (
+            dict(type='PKDLoss', loss_weight=1),
+            dict(loss_weight=2),
+            r'has a loss_weight and another one in its loss; keep',
+        ),
+        (MGD, dict(levels=0), r'levels" is 0; it must be a whole number of at least 1 or None'),
         (MGD, dict(tap='backbone.layer9'), r'The tap "backbone.layer9" is no module .*did you mean "backbone.layer\d"'),
-        (MGD, dict(tap=dict(student='neck')), r'must be dict\(student=<module path>, teacher=<module path>\)'),
+        (MGD, dict(tap=dict(student='neck')), r'must be .* dict\(student=<module path>, teacher=<module path>\)'),
         (MGD, dict(tap=dict(student='backbone.layer2', teacher='backbone.layer4')), 'within a factor of two'),
         (MGD, dict(adapt='sometimes'), "'auto' or 'always' or 'never'"),
         (MGD, dict(adapt=dict(type='MGDConector')), r'none of the connectors: did you mean "MGDConnector"'),
@@ -138,6 +151,6 @@ def test_mistakes_are_one_sentence(loss, keys, message):
 
 def test_recipes_are_mmrazors_settings():
     cwd = Config.fromfile(RECIPES / 'cwd/neck.py').distill.methods.cwd
-    assert (cwd.loss.tau, cwd.loss.loss_weight, cwd.get('levels')) == (1, 10, None)
+    assert (cwd.loss.tau, cwd.loss_weight, cwd.get('levels')) == (1, 10, None)
     pkd = Config.fromfile(RECIPES / 'pkd/neck.py').distill.methods.pkd
-    assert (pkd.loss.loss_weight, pkd.levels) == (6, 4)
+    assert (pkd.loss_weight, pkd.levels) == (6, 4)

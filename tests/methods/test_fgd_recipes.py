@@ -61,7 +61,8 @@ def test_full_recipe_is_short_and_names_the_zoos_weights(file):
     block = DistillBlock.parse(cfg.distill)
     block.require_teacher()
     assert len([line for line in file.read_text().splitlines() if line.strip()]) <= 6
-    assert block.teacher_ckpt == zoo_weights(block.teacher.removeprefix('mmdet::'))
+    (teacher,) = block.teachers.values()
+    assert teacher.teacher_ckpt == zoo_weights(teacher.teacher.replace('mmdet::', ''))
     assert list(block.methods) == ['fgd']
     # Where the authors inherit, a teacher with other heads must be refused rather than passed over.
     assert block.inherit == (not any(other in file.stem for other in ('cascade', 'solo', 'yolox')))

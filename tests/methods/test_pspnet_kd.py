@@ -18,9 +18,9 @@ def expanded(method: dict, **changes) -> ConfigDict:
 def test_defaults_are_the_methods():
     model = expanded(dict(type='PSPNetKD'))
     loss = model.distiller.distill_losses.loss_seg
-    assert (loss.temperature, loss.kl_weight, loss.aux_weight, loss.ignore_index) == (1.9, 0.75, 1.0, None)
+    assert (loss.temperature, loss.alpha, loss.aux_weight, loss.ignore_index) == (1.9, 0.25, 1.0, None)
     assert model.student_loss_weights == {'decode.loss': 0.25}
-    assert model.same_classes
+    assert model.teachers.teacher.same_classes
 
 
 def test_each_input_is_its_own_head():
@@ -28,21 +28,28 @@ def test_each_input_is_its_own_head():
     found = {key: (entry.recorder, entry.from_student) for key, entry in mapping.items()}
     assert found == {
         'student': ('decode_head_conv_seg', True),
-        'teacher': ('decode_head_conv_seg', False),
+        'teacher': ('teacher_decode_head_conv_seg', False),
         'student_aux': ('auxiliary_head_conv_seg', True),
-        'teacher_aux': ('auxiliary_head_conv_seg', False),
-        'label': ('label', True),
+        'teacher_aux': ('teacher_auxiliary_head_conv_seg', False),
+        'label': ('batch', True),
     }
 
 
 def test_shipped_wiring_compares_with_the_main_logits():
     model = expanded(dict(type='PSPNetKD', aux_target='main'), teacher=pspnet(24, auxiliary=False))
-    assert model.distiller.loss_forward_mappings.loss_seg.teacher_aux.recorder == 'decode_head_conv_seg'
+    assert model.distiller.loss_forward_mappings.loss_seg.teacher_aux.recorder == 'teacher_decode_head_conv_seg'
 
 
 def test_corners_are_aligned_as_in_each_head():
-    loss = expanded(dict(type='PSPNetKD'), teacher=pspnet(24, align_corners=True)).distiller.distill_losses.loss_seg
-    assert loss.align_corners == dict(student=False, teacher=True, student_aux=False, teacher_aux=False)
+    distiller = expanded(dict(type='PSPNetKD'), teacher=pspnet(24, align_corners=True)).distiller
+    mapping = distiller.loss_forward_mappings.loss_seg
+    found = {key: (entry.like, entry.align_corners) for key, entry in mapping.items() if key != 'label'}
+    assert found == {
+        'student': ('label', False),
+        'teacher': ('label', True),
+        'student_aux': ('label', False),
+        'teacher_aux': ('label', False),
+    }
 
 
 def test_ignored_label_is_the_heads():
@@ -78,7 +85,11 @@ def test_no_auxiliary_head_names_the_weight(role):
     ('method', 'changes', 'message'),
     [
         (dict(type='PSPNetKD'), dict(teacher=pspnet(classes=5)), r'gives 3 classes and the teacher.*5'),
-        (dict(type='PSPNetKD', alpha=1.5), {}, r'alpha of PSPNetKD is 1.5'),
+        (
+            dict(type='PSPNetKD', alpha=1.5),
+            {},
+            r'"distill.methods.seg.alpha" is 1.5; it must be a number from 0 to 1\.',
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(method, changes, message):

@@ -32,17 +32,19 @@ def test_pixels_are_the_decode_heads_logits():
     model = expanded(dict(type='PixelWise', reduction='batch_sum'))
     assert sources(model) == (['decode_head.conv_seg'], ['decode_head.conv_seg'])
     assert model.distiller.distill_losses.loss_seg.reduction == 'batch_sum'
-    assert model.same_classes
+    assert model.teachers.teacher.same_classes
 
 
 def test_pairs_are_what_the_classifier_works_on_before_dropout():
     model = expanded(dict(type='PairWise'))
     assert sources(model) == (['decode_head.bottleneck'], ['decode_head.bottleneck'])
-    assert 'same_classes' not in model
+    assert 'same_classes' not in model.teachers.teacher
 
 
 def test_pairs_of_any_tap():
-    model = expanded(dict(type='PairWise', tap='backbone.layer4', teacher_tap='backbone.layer3.1', patch=[2, 4]))
+    model = expanded(
+        dict(type='PairWise', tap=dict(student='backbone.layer4', teacher='backbone.layer3.1'), patch=[2, 4])
+    )
     assert sources(model) == (['backbone.layer4'], ['backbone.layer3.1'])
     assert model.distiller.distill_losses.loss_seg.patch == (2, 4)
 
@@ -63,7 +65,8 @@ def test_levels_of_a_segmentor_are_its_backbones():
 
 def test_students_corners_are_aligned_as_in_its_head():
     model = expanded(dict(type='PixelWise'), student=pspnet(align_corners=True))
-    assert model.distiller.distill_losses.loss_seg.align_corners is True
+    student = model.distiller.loss_forward_mappings.loss_seg.student
+    assert student.like == 'teacher' and student.align_corners is True
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,11 @@ def test_students_corners_are_aligned_as_in_its_head():
         ),
         (dict(type='PairWise', tap='backbone.layer5'), {}, r'"backbone.layer5" is no module.*"backbone.layer'),
         (dict(type='PairWise', tap='backbone'), {}, r'returns a feature map'),
-        (dict(type='PairWise', patch=0), {}, 'whole number of cells'),
+        (
+            dict(type='PairWise', patch=0),
+            {},
+            r'patch" is 0; it must be a whole number of at least 1 or a list of 2 items',
+        ),
         (dict(type='PixelWise', divergence='l2'), {}, "'cross_entropy' or 'kl'"),
     ],
 )
@@ -94,12 +101,9 @@ def test_detectors_have_no_pixels():
         expanded(dict(type='PixelWise'), teacher=retinanet())
 
 
-@pytest.mark.parametrize(
-    'method',
-    [dict(type='PixelWise', pixel_weight=0), dict(type='PairWise', pair_weight=0), dict(type='PairWise', weight=0)],
-)
-def test_weight_zero_is_off(method):
-    assert not DistillBlock.parse(block(method)).methods
+@pytest.mark.parametrize('kind', ['PixelWise', 'PairWise'])
+def test_weight_zero_is_off(kind):
+    assert not DistillBlock.parse(block(dict(type=kind, loss_weight=0))).methods
 
 
 def test_recipes_hold_the_authors_weights():
@@ -107,7 +111,7 @@ def test_recipes_hold_the_authors_weights():
     methods = DistillBlock.parse(cfg.distill).methods
     assert set(methods) == {'pixel', 'pair', 'holistic'}
     holistic = methods['holistic']
-    weights = (methods['pixel'].pixel_weight, methods['pair'].pair_weight, holistic.holistic_weight)
+    weights = (methods['pixel'].loss_weight, methods['pair'].loss_weight, holistic.loss_weight)
     assert weights == (10, 0.5, 0.1)
     assert (holistic.discriminator_weight, holistic.penalty_weight, holistic.conditional) == (0.1, 10, True)
     assert (holistic.optimizer['lr'], holistic.optimizer['weight_decay']) == (4e-4, 5e-4)

@@ -1,0 +1,102 @@
+"""Every method of the plugin passes the checks of :class:`MethodTester`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _helpers import tiny, tiny_seg
+from _helpers.method_tester import MethodTester
+
+
+class TestFGD(MethodTester):
+    method = dict(type='FGD')
+    term = 'attention'
+    other = dict(type='FGD')
+
+
+class TestFGI(MethodTester):
+    method = dict(type='FGI', base_size=8)
+    renamed = dict(imitation_weight='loss_weight')
+    term = 'imitation'
+    other = dict(type='FGI', base_size=8)
+
+
+class TestChen(MethodTester):
+    method = dict(type='Chen')
+    renamed = dict(
+        regression='regression_form',
+        margin='regression_margin',
+        hint_adapt="adapt='always', 'auto' or 'never'",
+    )
+    term = 'soft'
+    other = dict(type='Chen', mu=1, regression_weight=0)
+
+    def student(self) -> dict[str, Any]:
+        return tiny.faster_rcnn()
+
+    def teacher(self) -> dict[str, Any]:
+        return tiny.faster_rcnn(depth=34)
+
+    def stranger(self) -> dict[str, Any]:
+        return tiny.retinanet(width=24)
+
+
+class TestPixelWise(MethodTester):
+    method = dict(type='PixelWise')
+    segments = True
+    renamed = dict(pixel_weight='loss_weight')
+    term = 'pixel'
+    other = dict(type='PixelWise')
+
+
+class TestPairWise(MethodTester):
+    method = dict(type='PairWise')
+    segments = True
+    renamed = dict(pair_weight='loss_weight', teacher_tap='tap=dict(student=<module path>, teacher=<module path>)')
+    changes = dict(tap=dict(tap='backbone.layer3'))
+    term = 'pair'
+    other = dict(type='PairWise')
+
+
+class TestHolistic(MethodTester):
+    method = dict(type='Holistic', widths=[8, 16])
+    segments = True
+    renamed = dict(holistic_weight='loss_weight')
+    changes = dict(
+        optimizer=dict(optimizer=dict(type='Adam', lr=1e-3)),
+        optim_wrapper=dict(optim_wrapper=dict(clip_grad=dict(max_norm=1))),
+        param_scheduler=dict(param_scheduler=None),
+    )
+    term = 'holistic'
+    other = dict(type='Holistic', widths=[8, 16])
+
+
+class TestPSPNetKD(MethodTester):
+    method = dict(type='PSPNetKD')
+    segments = True
+    term = 'kl'
+    other = dict(type='PSPNetKD', aux_target='main')
+
+    def student(self) -> dict[str, Any]:
+        return two_auxiliary_heads(16)
+
+    def teacher(self) -> dict[str, Any]:
+        return two_auxiliary_heads(24)
+
+
+class TestFeature(MethodTester):
+    method = dict(type='Feature', loss=dict(type='PKDLoss'))
+    changes = dict(
+        loss=dict(loss=dict(type='ATLoss')),
+        tap=dict(tap='backbone.layer2'),
+        same_classes=dict(tap='bbox_head.retina_cls'),
+    )
+    other = dict(type='Feature', loss=dict(type='PKDLoss'))
+
+
+def two_auxiliary_heads(width: int) -> dict[str, Any]:
+    """A segmentor with a choice of auxiliary heads."""
+    model = tiny_seg.pspnet(width)
+    head = model['auxiliary_head']
+    model['auxiliary_head'] = [head, dict(head, in_index=1, in_channels=16)]
+    return model

@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.teachers.frozen import local_file
+from mmkd_plugin.teachers import local_file
 
 POOL = 100
 """How many images of a data set are looked at for those that show most."""

@@ -33,7 +33,7 @@ class Golden:
         tolerance: Relative, in float64.
     """
 
-    loss: nn.Module
+    loss: Any
     inputs: dict[str, Any]
     terms: dict[str, Any]
     gradients: dict[str, Any]
@@ -236,7 +236,7 @@ class LossTester:
             total(loss.terms(**inputs)).backward()
         assert syncs.calls == []
 
-    def _loss(self, **options: Any) -> nn.Module:
+    def _loss(self, **options: Any) -> Any:
         """The loss with random parameters, so that none hides behind an initialisation of 0."""
         loss = self.build(**options)
         generator = torch.Generator().manual_seed(0)

@@ -15,14 +15,14 @@ from mmengine.registry import MODELS
 from typing_extensions import get_args, get_origin
 
 from _helpers import tiny, tiny_seg
-from mmkd_plugin.algorithms import DistillAlgorithm, build_teacher
+from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import DistillBlock, expand_block, expand_config
 from mmkd_plugin.distillers.schedule import Progress
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method, Parts
 from mmkd_plugin.methods.lookup import find_method
 from mmkd_plugin.probe.models import ModelPair, probe
-from mmkd_plugin.teachers.frozen import model_config
+from mmkd_plugin.teachers import build_teacher, model_config
 from mmkd_plugin.utilities.settings import Above, AtLeast, Setting, Within, check
 
 COMMON = ('teacher', 'schedule', 'schedules')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ LOG2 = math.log(2)
 class WithHardLoss(nn.Module):
     """The distillation loss together with a hard one, as the student would add them."""
 
-    def __init__(self, loss: nn.Module, hard) -> None:
+    def __init__(self, loss: Any, hard: Any) -> None:
         super().__init__()
         self.loss = loss
         self.hard = hard

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
@@ -17,7 +19,7 @@ from mmkd_plugin.registry import MODELS
 class WithHardLoss(nn.Module):
     """The KL together with the student's cross-entropy."""
 
-    def __init__(self, loss: nn.Module, alpha: float, label: Tensor) -> None:
+    def __init__(self, loss: Any, alpha: float, label: Tensor) -> None:
         super().__init__()
         self.loss, self.alpha, self.label = loss, alpha, label
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import mmdet
 import mmseg
@@ -55,7 +56,7 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def train(folder: Path, package: object, config: str, *options: str) -> subprocess.CompletedProcess:
+def train(folder: Path, package: Any, config: str, *options: str) -> subprocess.CompletedProcess:
     """Run a package's own train.py."""
     tool = Path(str(package.__file__)).parent / '.mim/tools/train.py'
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{folder / "example"}:{folder}'}

@@ -18,8 +18,8 @@ ONLY = 'teacher'
 
 
 @dataclasses.dataclass(frozen=True)
-class TeacherBlock:
-    """One teacher.
+class TeacherKeys:
+    """What is said of a teacher.
 
     Attributes:
         teacher: Zoo name (``mmdet::...``), path of a config file, or a config dict, whole or the model alone.
@@ -28,41 +28,41 @@ class TeacherBlock:
         trust_checkpoint: Whether its file may run code of its own while it is read.
         teacher_scale: Size of the images that it sees in those of the student, a power of 2, so that a cell of one
             model covers the same pixels as one of the other's.
-        loss_weight: Factor on the weights of all methods that it teaches.
     """
 
     teacher: Union[str, Dict[str, Any], None] = None
     teacher_ckpt: Optional[str] = None
     trust_checkpoint: bool = False
     teacher_scale: Annotated[float, PowerOf(2)] = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherBlock(TeacherKeys):
+    """One of several teachers.
+
+    Attributes:
+        loss_weight: Factor on the weights of all methods that it teaches.
+    """
+
     loss_weight: Factor = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class WrittenBlock:
-    """The keys that a user may write under ``distill``.
+class WrittenBlock(TeacherKeys):
+    """The keys that a user may write under ``distill``, with those of the only teacher.
 
     Attributes:
-        teacher: Zoo name (``mmdet::...``), path of a config file, or a config dict, whole or the model alone.
-        teacher_ckpt: Path or address of its weights, or ``package::path`` for a file beside a package's configs;
-            ``'random'`` accepts an untrained teacher on purpose.
-        teachers: Several teachers instead of the two keys above, by names of your choice.
+        teachers: Several teachers instead of the keys above, by names of your choice.
         methods: Methods by a name of your choice; each has a ``type`` and its own keys; ``None`` removes an inherited
             one.
         inherit: Whether the student's neck and heads start from the teacher's weights: ``True`` refuses where they
             differ, ``'auto'`` copies nothing there; of several teachers, the name of one.
-        trust_checkpoint: Whether the teacher's file may run code of its own while it is read.
-        teacher_scale: Size of the images that the teacher sees in those of the student, a power of 2.
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
-    teacher: Union[str, Dict[str, Any], None] = None
-    teacher_ckpt: Optional[str] = None
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
     methods: Dict[str, Any] = dataclasses.field(default_factory=dict)
     inherit: Union[bool, str] = False
-    trust_checkpoint: bool = False
-    teacher_scale: Annotated[float, PowerOf(2)] = 1.0
     self_check: bool = True
 
 
@@ -144,10 +144,10 @@ class DistillBlock:
 def _parse_teachers(written: WrittenBlock) -> Dict[str, TeacherBlock]:
     """All teachers by name."""
     named = {name: value for name, value in written.teachers.items() if name != '_scope_' and value is not None}
-    keys = [key for key in settings_of(TeacherBlock) if key in settings_of(WrittenBlock)]
+    keys = list(settings_of(TeacherKeys))
     if not named:
         return {ONLY: TeacherBlock(**{key: getattr(written, key) for key in keys})}
-    given = [key for key in keys if getattr(written, key) != settings_of(WrittenBlock)[key].default]
+    given = [key for key in keys if getattr(written, key) != settings_of(TeacherKeys)[key].default]
     if given:
         raise DistillError(
             f'The distill block has "teachers" and "{given[0]}"; move the latter into distill.teachers.<name>.'

@@ -15,33 +15,12 @@ def main(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from mmkd_plugin.probe.comparison import known_rows, layer_rows, matching, outermost
-    from mmkd_plugin.study.layer_tables import heading, known_heading, known_table, layer_table
+    from mmkd_plugin.study.layer_tables import print_layers
     from mmkd_plugin.study.layers import config_layers
 
-    found = config_layers(read_config(args), args.teacher)
-    known = known_rows(found.student, found.teacher)
-    rows = layer_rows(found.student, found.teacher, known)
-    if args.match:
-        modules = [*found.student.modules, *(found.teacher.modules if found.teacher else ())]
-        shown = matching(rows, args.match, modules)
-    else:
-        shown = rows if args.all else outermost(rows)
-
-    # Without a terminal, paths must not be cut where a line would end.
+    # Without a terminal, paths must not be folded where a line would end.
     console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
-    alone = found.teacher is None
-    console.print(heading(found), markup=False)
-    if not args.match:
-        console.print(f'\n{known_heading(known)}\n', markup=False)
-        console.print(known_table(known, alone))
-    console.print('\nModules that return a feature map; each path can be a tap.\n')
-    console.print(layer_table(shown, alone))
-    if not args.match and len(shown) < len(rows):
-        console.print(
-            f'{len(rows) - len(shown)} modules within these are not shown; --all shows them, and --match PATTERN those '
-            'of a path.'
-        )
+    print_layers(console, config_layers(read_config(args), args.teacher), args.match, args.all)
     return 0
 
 

@@ -6,13 +6,47 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
-from mmkd_plugin.probe.comparison import KnownRow, LayerRow
+from mmkd_plugin.probe.comparison import KnownRow, LayerRow, known_rows, layer_rows, matching, outermost
 from mmkd_plugin.probe.listing import Known, Layer, ModelLayers
 from mmkd_plugin.study.layers import ConfigLayers
 
 _NOTHING = '-'
+
+
+def print_layers(console: Console, found: ConfigLayers, pattern: str | None = None, everything: bool = False) -> None:
+    """Print what can be tapped in the models of a config.
+
+    Args:
+        console: Where to.
+        found: Their layers.
+        pattern: List the layers whose path matches alone; see :func:`mmkd_plugin.probe.comparison.matching`.
+        everything: Whether to list the layers within others too.
+
+    Raises:
+        DistillError: If no layer matches.
+    """
+    known = known_rows(found.student, found.teacher)
+    rows = layer_rows(found.student, found.teacher, known)
+    alone = found.teacher is None
+    if pattern:
+        modules = [*found.student.modules, *(found.teacher.modules if found.teacher is not None else ())]
+        shown = matching(rows, pattern, modules)
+    else:
+        shown = rows if everything else outermost(rows)
+    console.print(heading(found), markup=False)
+    if not pattern:
+        console.print(f'\n{known_heading(known)}\n', markup=False)
+        console.print(known_table(known, alone))
+    console.print('\nModules that return a feature map; each path can be a tap.\n')
+    console.print(layer_table(shown, alone))
+    if not pattern and len(shown) < len(rows):
+        console.print(
+            f'{len(rows) - len(shown)} modules within these are not shown; --all shows them, and --match PATTERN those '
+            'of a path.'
+        )
 
 
 def heading(found: ConfigLayers) -> str:

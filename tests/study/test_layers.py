@@ -17,8 +17,8 @@ from _helpers import tiny
 
 from mmkd_plugin.__main__ import main
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.probe.comparison import known_rows, layer_rows
-from mmkd_plugin.study.layer_tables import heading, human, known_heading, known_table, layer_table
+from mmkd_plugin.probe.comparison import known_rows
+from mmkd_plugin.study.layer_tables import human, print_layers
 from mmkd_plugin.study.layers import ConfigLayers, config_layers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,11 +95,8 @@ def test_full_models(name: str, role: str, path: str) -> None:
 
 def shown(found: ConfigLayers, width: int) -> str:
     """Everything that the command prints, on a console of a width."""
-    known = known_rows(found.student, found.teacher)
-    alone = found.teacher is None
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(heading(found), known_heading(known), markup=False)
-    console.print(known_table(known, alone), layer_table(layer_rows(found.student, found.teacher, known), alone))
+    print_layers(console, found)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

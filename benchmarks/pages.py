@@ -27,14 +27,15 @@ def written(text: str, contents: Mapping[str, str], page: str) -> str:
 
     Args:
         text: The page.
-        contents: What stands between the two markers of each region, by the region's name.
+        contents: What stands between the two markers of each region, by the region's name; a region that the page
+            lacks gets a section at its end.
         page: Its name, for messages.
 
     Returns:
         The page; what is outside of the regions stays.
 
     Raises:
-        DistillError: If the page lacks a region, or has one that nothing is generated for.
+        DistillError: If a region is there twice or half, or nothing is generated for it.
     """
     marked = set(re.findall(_START.format('(.+?)'), text))
     if marked - set(contents):
@@ -43,6 +44,8 @@ def written(text: str, contents: Mapping[str, str], page: str) -> str:
         )
     for name, content in contents.items():
         start, end = _START.format(name), _END.format(name)
+        if start not in text and end not in text:
+            text = f'{text.rstrip()}\n\n### `{name}`\n\n{start}\n{end}\n'
         if text.count(start) != 1 or text.count(end) != 1:
             raise DistillError(f'{page} must have one region "{name}"; write "{start}" and "{end}" where it belongs.')
         head, _, rest = text.partition(start)

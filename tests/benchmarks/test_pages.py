@@ -76,10 +76,14 @@ def test_only_what_stands_between_the_markers_is_written():
     )
 
 
+def test_a_new_region_gets_a_section_at_the_end():
+    assert written('above\n', {'table': 'new'}, 'page') == f'above\n\n### `table`\n\n{START}\n\nnew\n\n{END}\n'
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('nothing', 'page must have one region "table"'),
+        (f'{START}', 'page must have one region "table"'),
         (f'{START}\n{END}\n{START}\n{END}', 'page must have one region "table"'),
         (f'{START}\n{END}\n{START.replace("table", "other")}', 'region "other", for which there is nothing'),
     ],

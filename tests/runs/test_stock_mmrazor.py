@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from _helpers import tiny, tiny_seg
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmkd_plugin.registry  # noqa: F401
@@ -210,3 +211,24 @@ def test_a_plain_script_imports_mmrazor():
         [sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2]
     )
     assert done.stdout.strip() == 'SingleTeacherDistill', done.stderr
+
+
+def test_the_config_of_the_page(tmp_path):
+    """It is built as it stands, but for the weights of the teacher, and gives a term."""
+    page = (Path(__file__).resolve().parents[2] / 'docs/mmrazor.md').read_text()
+    path = tmp_path / 'page.py'
+    path.write_text(page.split('```python\n')[1].split('```')[0])
+    cfg = Config.fromfile(path)
+    cfg.model.pop('teacher_ckpt')
+    init_default_scope('mmdet')
+    algorithm = MODELS.build(cfg.model)
+    algorithm.train()
+    data = tiny.batch(algorithm.architecture, (1, 3))
+    losses = algorithm.loss(data['inputs'], data['data_samples'])
+    assert torch.isfinite(losses['distill.loss_fgd']) and losses['distill.loss_fgd'] > 0
+
+
+def test_the_page_names_every_loss():
+    page = (Path(__file__).resolve().parents[2] / 'docs/mmrazor.md').read_text()
+    names = {loss['type'].split('.')[1] for _, item in DISTILLERS.values() for loss in item['distill_losses'].values()}
+    assert all(f'`{name}`' in page for name in names)

@@ -32,11 +32,13 @@ def check_classes(student: dict[str, Any] | None, teacher: dict[str, Any] | None
     Raises:
         DistillError: If classes differ and something depends on them.
     """
-    ours, theirs = class_names(student), class_names(teacher)
-    if ours is None or theirs is None or ours == theirs:
+    of_student, of_teacher = class_names(student), class_names(teacher)
+    if of_student is None or of_teacher is None or of_student == of_teacher:
         return True
-    first = next((pair for pair in zip(ours, theirs) if pair[0] != pair[1]), None)
-    difference = f'"{first[0]}" against "{first[1]}"' if first else f'{len(ours)} against {len(theirs)} classes'
+    first = next((pair for pair in zip(of_student, of_teacher) if pair[0] != pair[1]), None)
+    difference = (
+        f'"{first[0]}" against "{first[1]}"' if first else f'{len(of_student)} against {len(of_teacher)} classes'
+    )
     if by_class:
         raise DistillError(
             f'The teacher was trained on other classes ({difference}), so its heads mean something else; use a teacher '

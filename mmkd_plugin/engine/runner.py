@@ -74,13 +74,13 @@ class DistillRunner(Runner):
         loop = super().build_train_loop(loop)
         algorithm = algorithm_of(self)
         if algorithm is not None:
-            ours = getattr(loop.dataloader.dataset, 'metainfo', None)
+            of_student = getattr(loop.dataloader.dataset, 'metainfo', None)
             source = algorithm.inherited_teacher()
             for teacher in algorithm.teachers.values():
-                theirs = teacher.meta.get('dataset_meta', teacher.meta)
+                of_teacher = teacher.meta.get('dataset_meta', teacher.meta)
                 inherited = teacher is source
                 by_class = teacher.same_classes or (inherited and algorithm.inherit != 'auto')
-                if not check_classes(ours, theirs, by_class) and inherited:
+                if not check_classes(of_student, of_teacher, by_class) and inherited:
                     algorithm.inherit = False
         return loop
 

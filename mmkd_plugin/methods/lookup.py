@@ -86,8 +86,8 @@ def full_name(part: type) -> str:
 
 def _is_one(part: type, folder: str) -> bool:
     """Whether a registered class is one of the losses or connectors."""
-    ours = part.__module__.startswith('mmkd_plugin.methods') and folder == 'losses'
-    return ours or f'.{folder}.' in part.__module__
+    own = part.__module__.startswith('mmkd_plugin.methods') and folder == 'losses'
+    return own or f'.{folder}.' in part.__module__
 
 
 def _find(name: str, registered: Mapping[str, type]) -> Optional[type]:

@@ -104,14 +104,14 @@ class BoxHeadPair:
         Raises:
             DistillError: If the numbers of columns differ, or one is a sigmoid and one a softmax.
         """
-        ours, theirs = (
+        of_student, of_teacher = (
             f'{head.columns} {"sigmoid" if head.sigmoid else "softmax"} columns'
             for head in (self.student, self.teacher)
         )
-        if ours != theirs:
+        if of_student != of_teacher:
             raise DistillError(
-                f"The student's {self.student.path} classifies by {ours} and the teacher's by {theirs}, so their "
-                'logits cannot be compared; choose a teacher of the same num_classes and loss_cls.'
+                f"The student's {self.student.path} classifies by {of_student} and the teacher's by {of_teacher}, so "
+                'their logits cannot be compared; choose a teacher of the same num_classes and loss_cls.'
             )
 
     def require_same_boxes(self, remedy: str) -> None:
@@ -141,8 +141,8 @@ class BoxHeadPair:
             DistillError: If no stride occurs in both, or anchors differ at one that does.
         """
         pairs = []
-        for ours, level in enumerate(self.student.anchors):
-            for theirs, other in enumerate(self.teacher.anchors):
+        for of_student, level in enumerate(self.student.anchors):
+            for of_teacher, other in enumerate(self.teacher.anchors):
                 if level.stride != other.stride:
                     continue
                 if not level.agrees(other):
@@ -151,7 +151,7 @@ class BoxHeadPair:
                         f'({_sizes(level)}) than that of the teacher ({_sizes(other)}); choose a teacher with the '
                         f'same anchor_generator, or {remedy}.'
                     )
-                pairs.append((ours, theirs))
+                pairs.append((of_student, of_teacher))
         if not pairs:
             strides = [[f'{level.stride:g}' for level in head.anchors] for head in (self.student, self.teacher)]
             raise DistillError(

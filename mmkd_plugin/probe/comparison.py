@@ -77,16 +77,16 @@ def layer_rows(student: ModelLayers, teacher: ModelLayers | None, known: Sequenc
         A row for each path, in the order in which the student's layers ran; what the teacher alone has comes behind its
         predecessor there.
     """
-    ours, theirs = student.layers, {} if teacher is None else teacher.layers
+    from_student, from_teacher = student.layers, {} if teacher is None else teacher.layers
     return [
         LayerRow(
             path=path,
-            student=ours.get(path),
-            teacher=theirs.get(path),
+            student=from_student.get(path),
+            teacher=from_teacher.get(path),
             student_roles=tuple(row.role for row in known if row.student is not None and row.student.path == path),
             teacher_roles=tuple(row.role for row in known if row.teacher is not None and row.teacher.path == path),
         )
-        for path in _merged(list(ours), list(theirs))
+        for path in _merged(list(from_student), list(from_teacher))
     ]
 
 
@@ -137,9 +137,9 @@ def matching(rows: Sequence[LayerRow], pattern: str, modules: Sequence[str] = ()
     return found
 
 
-def _levels(ours: Sequence[Known], theirs: Sequence[Known]) -> list[KnownRow]:
+def _levels(from_student: Sequence[Known], from_teacher: Sequence[Known]) -> list[KnownRow]:
     """Levels paired by stride; those that only one model has come last."""
-    of_student, of_teacher = _by_tap(ours), _by_tap(theirs)
+    of_student, of_teacher = _by_tap(from_student), _by_tap(from_teacher)
     pairs, _ = match_strides(list(of_student), list(of_teacher))
     rows = [
         KnownRow(f'{of_student[pair.student].name} {index}', of_student.pop(pair.student), of_teacher.pop(pair.teacher))
@@ -158,9 +158,9 @@ def _by_tap(levels: Sequence[Known]) -> dict[Tap, Known]:
     return {known.tap: known for known in levels if known.tap is not None}
 
 
-def _heads(ours: Sequence[Known], theirs: Sequence[Known]) -> list[KnownRow]:
+def _heads(from_student: Sequence[Known], from_teacher: Sequence[Known]) -> list[KnownRow]:
     """What is known of the heads, paired by name and, of several of a name, in their order."""
-    students, teachers = _numbered(ours), _numbered(theirs)
+    students, teachers = _numbered(from_student), _numbered(from_teacher)
     return [KnownRow(role, students.get(role), teachers.get(role)) for role in _merged(list(students), list(teachers))]
 
 
@@ -175,10 +175,10 @@ def _numbered(heads: Sequence[Known]) -> dict[str, Known]:
     return found
 
 
-def _merged(ours: list[str], theirs: list[str]) -> list[str]:
+def _merged(from_student: list[str], from_teacher: list[str]) -> list[str]:
     """Both lists in one: what only the second has stands behind its predecessor there."""
-    merged, place = list(ours), 0
-    for name in theirs:
+    merged, place = list(from_student), 0
+    for name in from_teacher:
         if name in merged:
             place = merged.index(name) + 1
         else:

@@ -50,13 +50,13 @@ class HeadPair:
         Raises:
             DistillError: If the numbers of classes differ, or there is one channel for two classes.
         """
-        ours, theirs = self.student.logits.channels, self.teacher.logits.channels
-        if ours != theirs:
+        of_student, of_teacher = self.student.logits.channels, self.teacher.logits.channels
+        if of_student != of_teacher:
             raise DistillError(
-                f"The student's {self.student.path} gives {ours} classes and the teacher's {self.teacher.path} "
-                f'{theirs}, so their logits cannot be compared; choose a teacher of the same num_classes.'
+                f"The student's {self.student.path} gives {of_student} classes and the teacher's {self.teacher.path} "
+                f'{of_teacher}, so their logits cannot be compared; choose a teacher of the same num_classes.'
             )
-        if ours == 1:
+        if of_student == 1:
             raise DistillError(
                 f'The {self.student.path} gives one channel, whose softmax is the same everywhere; train student and '
                 'teacher with out_channels=2.'

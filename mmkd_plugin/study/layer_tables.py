@@ -176,22 +176,22 @@ def _strides(strides: Sequence[int]) -> str:
 
 
 def _roles(row: LayerRow) -> str:
-    ours, theirs = ', '.join(row.student_roles), ', '.join(row.teacher_roles)
-    if row.student is None or row.teacher is None or ours == theirs:
-        return ours or theirs
-    return '; '.join(f'{role}: {text}' for role, text in (('student', ours), ('teacher', theirs)) if text)
+    of_student, of_teacher = ', '.join(row.student_roles), ', '.join(row.teacher_roles)
+    if row.student is None or row.teacher is None or of_student == of_teacher:
+        return of_student or of_teacher
+    return '; '.join(f'{role}: {text}' for role, text in (('student', of_student), ('teacher', of_teacher)) if text)
 
 
 def _remark(row: KnownRow) -> str:
     """What a method has to bridge between the two."""
     if row.student is None or row.teacher is None:
         return 'teacher only' if row.student is None else 'student only'
-    ours, theirs = row.student, row.teacher
-    if not ours.shapes:
-        return '' if ours.text == theirs.text else 'differ'
+    of_student, of_teacher = row.student, row.teacher
+    if not of_student.shapes:
+        return '' if of_student.text == of_teacher.text else 'differ'
     unequal = []
-    if ours.shapes[0][0] != theirs.shapes[0][0]:
+    if of_student.shapes[0][0] != of_teacher.shapes[0][0]:
         unequal.append('classes' if 'logits' in row.role else 'channels')
-    if ours.strides != theirs.strides:
+    if of_student.strides != of_teacher.strides:
         unequal.append('strides')
     return f'{" and ".join(unequal)} differ' if unequal else 'match'

@@ -243,7 +243,7 @@ def latest_metrics(runner: Runner) -> dict[str, float]:
 def _tested_as_validated(cfg: Config) -> bool:
     """Whether the validation at the end of the training is the test."""
     pairs = (('val_dataloader', 'test_dataloader'), ('val_evaluator', 'test_evaluator'))
-    return all(cfg.get(ours) == cfg.get(theirs) for ours, theirs in pairs)
+    return all(cfg.get(one) == cfg.get(other) for one, other in pairs)
 
 
 def _weights_bytes(runner: Runner) -> int:

@@ -45,7 +45,7 @@ def rows(
         gain = '-'
         # The teacher, which comes before, is no other training of the student.
         if base is not None and after and len(group) == len(base):
-            differences = [_value(ours, metrics[0]) - _value(theirs, metrics[0]) for ours, theirs in zip(group, base)]
+            differences = [_value(one, metrics[0]) - _value(other, metrics[0]) for one, other in zip(group, base)]
             gain = _spread(differences, signed=True)
         after = after or group is base
         seconds = _seconds(group)

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods import FGILoss
 from mmkd_plugin.study.pictures.canvas import add_legend, image_of, save
 from mmkd_plugin.teachers.weights import RANDOM_WEIGHTS
 
@@ -98,19 +97,19 @@ def imitation_levels(config: Config, item: dict) -> list[Level]:
         DistillError: If the block has no FGI.
     """
     algorithm = ROOT_MODELS.build(_imitation_alone(config).model)
-    loss: Any
-    [loss] = [module for module in algorithm.modules() if isinstance(module, FGILoss)]
+    [(name, loss)] = algorithm.distiller.distill_losses.items()
     levels: list[Level] = []
 
-    def keep(module: Any, inputs: tuple, arguments: dict[str, Any]) -> None:
+    def keep(algorithm: Any, losses: dict) -> None:
+        arguments = algorithm.distiller.arguments(name)
         sizes = [(feature.shape[2], feature.shape[3]) for feature in arguments['student']]
         priors = arguments.get('priors')
-        masks = module.masks(sizes, arguments['boxes'], arguments['valid'], priors)
-        for index, (stride, mask) in enumerate(zip(module.strides, masks)):
+        masks = loss.masks(sizes, arguments['boxes'], arguments['valid'], priors)
+        for index, (stride, mask) in enumerate(zip(loss.strides, masks)):
             corner = (0.0, 0.0) if priors is None else _corner(priors[index], stride)
             levels.append(Level(stride, mask[0], corner))
 
-    loss.register_forward_pre_hook(keep, with_kwargs=True)
+    algorithm.step_observers.append(keep)
     # In evaluation mode one image is enough for batch norm.
     algorithm.eval()
     with torch.no_grad():

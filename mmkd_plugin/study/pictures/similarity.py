@@ -74,11 +74,11 @@ def similarity_picture(
     method = next((method for method in block.methods.values() if isinstance(method, PairWise)), PairWise())
     source = block.teachers[method.teacher or next(iter(block.used_teachers()))]
     teacher = build_teacher(model_config(source.teacher), source.teacher_ckpt, source.trust_checkpoint).model.eval()
-    ours, theirs, _ = method.taps(ModelPair(probe(first, 'student'), probe(teacher, 'teacher')))
-    reference = similarity_map(teacher, theirs, item, place)
+    of_student, of_teacher, _ = method.taps(ModelPair(probe(first, 'student'), probe(teacher, 'teacher')))
+    reference = similarity_map(teacher, of_teacher, item, place)
     maps = {'teacher': reference}
     for name, model in models.items():
-        found = similarity_map(model, ours, item, place)
+        found = similarity_map(model, of_student, item, place)
         distance = (_resized(found, reference) - reference).abs().mean()
         maps[f'{name}, differs by {distance:.2f}'] = found
     return _draw(shown, place, maps, out)
@@ -128,8 +128,8 @@ def _place(item: dict, pixel: tuple[int, int]) -> tuple[float, float]:
     return (pixel[0] + 0.5) / width, (pixel[1] + 0.5) / height
 
 
-def _resized(ours: Tensor, theirs: Tensor) -> Tensor:
-    return interpolate(ours[None, None], theirs.shape, mode='bilinear')[0, 0]
+def _resized(of_student: Tensor, of_teacher: Tensor) -> Tensor:
+    return interpolate(of_student[None, None], of_teacher.shape, mode='bilinear')[0, 0]
 
 
 def _draw(image: np.ndarray, place: tuple[float, float], maps: Mapping[str, Tensor], out: Path) -> Path:

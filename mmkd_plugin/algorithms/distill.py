@@ -24,6 +24,9 @@ from mmkd_plugin.utilities.rng import isolated_rng
 _STUDENT = 'architecture.'
 """Where the student lies in the module tree."""
 
+_OF_TEACHERS = ('teacher', 'teacher_ckpt', 'trust_checkpoint', 'same_classes', 'teacher_scale')
+"""What is said of each teacher by its name."""
+
 StepObserver = Callable[['DistillAlgorithm', dict], None]
 """Called with the algorithm and the student's losses while the step's records and graph still exist."""
 
@@ -61,15 +64,25 @@ class DistillAlgorithm(BaseAlgorithm):
     def __init__(
         self,
         architecture: dict | nn.Module,
-        teachers: dict[str, dict],
-        distiller: dict | Distiller,
+        teachers: dict[str, dict] | None = None,
+        distiller: dict | Distiller | None = None,
         inherit: bool | str = False,
         student_loss_weights: dict[str, float] | None = None,
         soft_terms: dict[str, str] | None = None,
         adversaries: dict[str, dict] | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
+        **others: Any,
     ) -> None:
+        if others:
+            key = next(iter(others))
+            by_name = 'write teachers=dict(teacher=dict(teacher=..., teacher_ckpt=...))'
+            fix = by_name if key in _OF_TEACHERS else 'leave it out'
+            raise DistillError(f'DistillAlgorithm has no "{key}"; {fix}.')
+        if not teachers or distiller is None:
+            raise DistillError(
+                'DistillAlgorithm needs teachers=dict(teacher=dict(teacher=..., teacher_ckpt=...)) and a distiller.'
+            )
         student = architecture if isinstance(architecture, nn.Module) else ROOT_MODELS.build(architecture)
         super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
         keep_outputs(student)

@@ -7,6 +7,8 @@ import dataclasses
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
+from typing_extensions import dataclass_transform
+
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.lookup import full_name
@@ -18,12 +20,14 @@ WEIGHT = 'loss_weight'
 """The factor on all terms of a loss, and so of a method."""
 
 
+@dataclass_transform()
 @dataclasses.dataclass
 class Method(ABC):
     """A distillation method.
 
     A subclass names its loss, whose settings become the method's, and says in :meth:`expand` how the loss is wired.
-    Settings of its own are fields of a dataclass. Register it with ``METHODS.register_module()``.
+    What it annotates is a setting of its own: subclasses are dataclasses. Register it with
+    ``METHODS.register_module()``.
 
     Attributes:
         teacher: Which of several teachers it follows.
@@ -51,6 +55,10 @@ class Method(ABC):
     schedule: Dict[str, Any] = dataclasses.field(default_factory=dict)
     schedules: Dict[str, Any] = dataclasses.field(default_factory=dict)
     options: Dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(cls)
 
     @classmethod
     def settings(cls) -> Dict[str, Setting]:

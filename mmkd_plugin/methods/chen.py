@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Dict, List, Optional, Tuple, Union
 
 from mmengine.logging import print_log
@@ -197,7 +196,6 @@ class ChenHintLoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class Chen(Method):
     """Classes, boxes and features of a detector, Chen et al., NIPS 2017.
 

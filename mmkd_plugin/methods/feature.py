@@ -24,7 +24,6 @@ _MODELS = {'student', 'teacher'}
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class Feature(Method):
     """MMRazor's losses, and any other that takes features and what a step knows; one loss per level.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Dict
 
 import torch
@@ -111,7 +110,6 @@ class FGDLoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class FGD(LevelMethod):
     """Focal and global distillation on the levels of the neck, Yang et al., CVPR 2022.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
@@ -118,7 +117,6 @@ class FGILoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class FGI(Method):
     """Fine-grained feature imitation near objects, Wang et al., CVPR 2019.
 

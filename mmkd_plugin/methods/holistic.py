@@ -121,7 +121,6 @@ class HolisticLoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class Holistic(Method):
     """A discriminator that tells the teacher's class maps from the student's, Liu et al., CVPR 2019.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any, Callable, Dict, List, Tuple, Union
 
+from typing_extensions import Literal
+
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.base import Method
 from mmkd_plugin.methods.parts import BATCH_FACTS, Entry, Parts, level_name
@@ -19,9 +21,12 @@ class LevelMethod(Method):
 
     The loss is called with the features of both models and, by the names of its arguments, with facts of the step:
     ``boxes``, ``valid``, ``image_shapes``, ``labels``, ``label``, ``image`` and ``priors``.
+
+    Attributes:
+        tap: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution.
     """
 
-    tap: Any = 'output'
+    tap: Literal['output', 'pre_norm'] = 'output'
 
     def of_level(self, level: LevelPair) -> Dict[str, Any]:
         """What the loss of a level needs beside the user's settings."""

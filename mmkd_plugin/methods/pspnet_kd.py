@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Dict, Optional
 
 from torch import Tensor
@@ -109,7 +108,6 @@ class PSPNetKDLoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class PSPNetKD(Method):
     """Main and auxiliary logits of two encoder-decoders, after the public PSPNet-knowledge-distillation code.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Dict, Optional, Tuple, Union
 
 from torch import Tensor
@@ -125,7 +124,6 @@ class PairWiseLoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class PixelWise(Method):
     """Class probabilities of the decode heads, pixel by pixel, Liu et al., CVPR 2019.
 
@@ -147,7 +145,6 @@ class PixelWise(Method):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class PairWise(Method):
     """Similarities between all pairs of places of a feature map, Liu et al., CVPR 2019.
 

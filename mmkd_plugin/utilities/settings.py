@@ -311,7 +311,7 @@ def _hints(owner: Any) -> Dict[str, Any]:
     """The type hints of a class or a function; none where they name what is imported for type checkers alone."""
     try:
         return get_type_hints(owner, include_extras=True)
-    except NameError:
+    except (NameError, TypeError):
         return {}
 
 

@@ -202,3 +202,10 @@ def test_runner_builds_the_algorithm_only_to_train(tmp_path):
     assert type(runner.model).__name__ == 'RetinaNet'
     runner.train()
     assert isinstance(runner.model, DistillAlgorithm)
+
+
+def test_former_arguments_are_refused_with_what_to_write():
+    with pytest.raises(DistillError, match=r'has no "teacher"; write teachers=dict\(teacher=dict\(teacher='):
+        DistillAlgorithm(retinanet(), teacher=retinanet(), teacher_ckpt='x', distiller={})
+    with pytest.raises(DistillError, match='needs teachers='):
+        DistillAlgorithm(retinanet(), distiller={})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Dict
 
 import torch
@@ -51,7 +50,6 @@ class BoxMGDLoss(DistillLoss):
 
 
 @METHODS.register_module()
-@dataclasses.dataclass
 class BoxMGD(LevelMethod):
     """Masked generative distillation inside ground-truth boxes, on the levels of the neck."""
 

@@ -61,14 +61,14 @@ def find_part(kind: Union[str, type], where: str, folder: str) -> type:
     """
     if isinstance(kind, type):
         return kind
-    kind = str(kind)
-    for full in [kind] if '.' in kind else [f'mmkd_plugin.{kind}', f'mmrazor.{kind}', kind]:
-        found = MODELS.get(full)
+    name = str(kind)
+    for full in [name] if '.' in name else [f'mmkd_plugin.{name}', f'mmrazor.{name}', name]:
+        found = _get(full)
         if found is not None:
             return found
     for registry in (MODELS, ROOT_MODELS, *ROOT_MODELS.children.values()):
-        found = _find(kind, registry.module_dict)
-        if found is not None and '.' in kind:
+        found = _find(name, registry.module_dict)
+        if found is not None and '.' in name:
             return found
     known = {**ROOT_MODELS.children['mmrazor'].module_dict, **MODELS.module_dict}
     options = [key for key, value in known.items() if _is_one(value, folder)]
@@ -88,6 +88,16 @@ def _is_one(part: type, folder: str) -> bool:
     """Whether a registered class is one of the losses or connectors."""
     ours = part.__module__.startswith('mmkd_plugin.methods') and folder == 'losses'
     return ours or f'.{folder}.' in part.__module__
+
+
+def _get(name: str) -> Optional[type]:
+    """A class that MMEngine finds from the plugin's scope."""
+    try:
+        found = MODELS.get(name)
+    # MMEngine raises it for the path of what a module does not have.
+    except RuntimeError:
+        return None
+    return found if isinstance(found, type) else None
 
 
 def _find(name: str, registered: Mapping[str, type]) -> Optional[type]:

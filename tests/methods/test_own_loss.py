@@ -239,6 +239,8 @@ def test_two_taps_reach_the_loss_by_their_names():
             dict(tap=dict(low='bbox_head.cls_convs.0.conv', neck=dict(student='neck.fpn_convs', teacher='neck'))),
             r'The tap "neck.fpn_convs" is no module',
         ),
+        (Boxed, dict(kit=tiny_seg), r'the loss takes boxes, which the data of a segmentor .* do not hold'),
+        (object, {}, r'object has no forward, so it is no loss'),
         (dict(type=5), {}, r'"distill.methods.own.loss.type" is 5, which is none of the losses'),
         (dict(type='torch.nn'), {}, r"is 'torch.nn', which is none of the losses"),
         (dict(type='torch.nn.L1Los'), {}, r"is 'torch.nn.L1Los', which is none of the losses"),

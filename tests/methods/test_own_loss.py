@@ -51,8 +51,15 @@ class Optional(Spy):
 class Named(Spy):
     """With a fact, and names of its own for the features."""
 
-    def forward(self, feature, valid, teacher_feature):
+    def forward(self, teacher_feature, valid, feature):
         return self.see(feature, teacher_feature, valid=valid)
+
+
+class StudentLast(Spy):
+    """Names neither feature as the teacher's."""
+
+    def forward(self, target, student):
+        return self.see(student, target)
 
 
 class TwoTaps(Spy):
@@ -131,7 +138,7 @@ def first_stage(backbone: Any, image: Tensor) -> Tensor:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """The losses are found by a printed config."""
-    losses = (Boxed, Anchored, Labelled, Optional, Named, TwoTaps, FrequencyLoss, MaskedTeacherFirst)
+    losses = (Boxed, Anchored, Labelled, Optional, Named, StudentLast, TwoTaps, FrequencyLoss, MaskedTeacherFirst)
     for loss in losses:
         monkeypatch.setitem(PLUGIN_MODELS.module_dict, loss.__name__, loss)
 
@@ -184,8 +191,9 @@ def test_optional_facts_are_those_that_the_model_has(keys, expected):
     assert all(set(call) == {'student', 'teacher', *expected} for call in Spy.calls) and Spy.calls
 
 
-def test_features_of_any_name_beside_a_fact():
-    step(Named)
+@pytest.mark.parametrize('loss', [Named, StudentLast])
+def test_features_of_any_name(loss):
+    step(loss)
     # The teacher's neck is 24 wide, and the student was adapted to it.
     assert all(call['student'].requires_grad and not call['teacher'].requires_grad for call in Spy.calls)
     assert {call['student'].shape[1] for call in Spy.calls} == {24}

@@ -106,7 +106,8 @@ class Feature(Method):
                 f'{kind.__name__} has no {WEIGHT} to be set; leave it out, and set the weight that the loss has, if '
                 'any, in its own config.'
             )
-        weight = self.loss.get(WEIGHT, own.default) if self.loss_weight is None else self.loss_weight
+        default = own.default if isinstance(own.default, (int, float)) else 1.0
+        weight = self.loss.get(WEIGHT, default) if self.loss_weight is None else self.loss_weight
         return weight * self.factor
 
     def _record(self, parts: Parts, connector: str, level: LevelPair, where: str) -> Tuple[Entry, Entry]:

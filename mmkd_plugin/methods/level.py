@@ -60,7 +60,7 @@ def fill_in(
     """
     required, optional = _arguments(loss, where)
     own = [name for name in required if name not in FACTS]
-    if set(features) == {'student', 'teacher'} and len(own) == 2:
+    if set(features) == {'student', 'teacher'} and len(own) == 2 and not set(features) & set(optional):
         student, teacher = sorted(own, key=_likeness)
         features = {student: features['student'], teacher: dict(features['teacher'], like=student)}
     unknown = [name for name in own if name not in features]

@@ -78,6 +78,24 @@ class Needing(Spy):
         return student.mean()
 
 
+class Masked(Spy):
+    """Names the teacher, so that its other argument is not the teacher's feature."""
+
+    def forward(self, student, mask, teacher=None):
+        return student.mean()
+
+
+class Required(Spy):
+    """Leaves its weight to the user."""
+
+    def __init__(self, loss_weight):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, student, teacher):
+        return self.see(student, teacher)
+
+
 class OneOfTwo(Spy):
     def forward(self, student_low, teacher_low, student_neck):
         return student_low.mean()
@@ -225,6 +243,8 @@ def test_two_taps_reach_the_loss_by_their_names():
             r'"distill.methods.own": Needing takes an argument "proposals", which a step does not know; there are '
             r'student, teacher, boxes, valid, image_shapes, labels, label, image, priors,',
         ),
+        (Masked, {}, r'Masked takes an argument "mask", which a step does not know'),
+        (Required, {}, r'"distill.methods.own.loss.loss_weight" is missing; Required cannot be built without it'),
         (Alone, {}, r'Alone takes no "teacher"; there are student, teacher'),
         (
             OneOfTwo,

@@ -12,7 +12,7 @@ from typing_extensions import Literal
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.base import WEIGHT, Method
 from mmkd_plugin.methods.level import fill_in
-from mmkd_plugin.methods.lookup import find_part, full_name
+from mmkd_plugin.methods.lookup import find_part, full_name, require_arguments
 from mmkd_plugin.methods.parts import Entry, Parts, level_name
 from mmkd_plugin.probe.models import LevelPair, ModelPair
 from mmkd_plugin.registry import METHODS
@@ -82,6 +82,7 @@ class Feature(Method):
         config['type'] = full_name(kind)
         if self.loss_weight is not None or self.factor != 1:
             config[WEIGHT] = self._weight(kind)
+        require_arguments(kind, config, f'{where}.loss')
         parts = Parts(same_classes=self.same_classes)
         for index, taps in enumerate(self._levels(where, models)):
             loss = level_name(f'loss_{name}', index)
@@ -104,7 +105,8 @@ class Feature(Method):
                 f'{kind.__name__} has no {WEIGHT} to be set; leave it out, and set the weight that the loss has, if '
                 'any, in its own config.'
             )
-        weight = self.loss.get(WEIGHT, own.default) if self.loss_weight is None else self.loss_weight
+        default = own.default if isinstance(own.default, (int, float)) else 1.0
+        weight = self.loss.get(WEIGHT, default) if self.loss_weight is None else self.loss_weight
         return weight * self.factor
 
     def _record(self, parts: Parts, connector: str, level: LevelPair, where: str) -> Tuple[Entry, Entry]:
@@ -163,4 +165,5 @@ def _connector(config: Dict[str, Any], level: LevelPair, where: str) -> Dict[str
     known = inspect.signature(kind).parameters
     for names, tap in zip(_WIDTHS, (level.student, level.teacher)):
         filled.update({name: tap.channels for name in names if name in known and name not in filled})
+    require_arguments(kind, filled, where)
     return filled

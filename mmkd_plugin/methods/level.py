@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable, Dict, List, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 from typing_extensions import Literal
 
@@ -63,9 +63,9 @@ def fill_in(
     Raises:
         DistillError: If the loss takes what no step knows, or does not take both features.
     """
-    required, optional = _arguments(loss)
+    required, optional = _arguments(loss, where)
     own = [name for name in required if name not in FACTS]
-    if set(features) == {'student', 'teacher'} and len(own) == 2:
+    if set(features) == {'student', 'teacher'} and len(own) == 2 and not set(features) & set(optional):
         student, teacher = sorted(own, key=_likeness)
         features = {student: features['student'], teacher: dict(features['teacher'], like=student)}
     unknown = [name for name in own if name not in features]
@@ -85,6 +85,11 @@ def fill_in(
 
 def _fact(parts: Parts, fact: str, level: LevelPair, models: ModelPair, where: str) -> Entry:
     """The entry of a fact."""
+    if fact in ('boxes', 'valid', 'labels') and models.student.task == 'segmentation':
+        raise DistillError(
+            f'"{where}": the loss takes {fact}, which the data of a segmentor such as the student, '
+            f'{models.student.name}, do not hold; choose a method that needs none.'
+        )
     if fact != 'priors':
         return parts.record_fact(fact)
     priors = parts.record_priors(level, models)
@@ -105,9 +110,11 @@ def _has(fact: str, level: LevelPair, models: ModelPair) -> bool:
     return models.student.task == ('segmentation' if fact == 'label' else 'detection')
 
 
-def _arguments(loss: type) -> Tuple[List[str], List[str]]:
+def _arguments(loss: type, where: str) -> Tuple[List[str], List[str]]:
     """The names that a loss, or its ``terms`` where it has several, must and may be called with."""
-    called: Callable = getattr(loss, 'terms', None) or getattr(loss, 'forward')  # noqa: B009
+    called: Optional[Callable] = getattr(loss, 'terms', None) or getattr(loss, 'forward', None)
+    if called is None:
+        raise DistillError(f'"{where}": {loss.__name__} has no forward, so it is no loss; name one that has.')
     parameters = list(inspect.signature(called).parameters.values())[1:]
     named = [item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     required = [item.name for item in named if item.default is item.empty]

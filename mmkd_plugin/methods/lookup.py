@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
@@ -61,18 +62,39 @@ def find_part(kind: Union[str, type], where: str, folder: str) -> type:
     """
     if isinstance(kind, type):
         return kind
-    kind = str(kind)
-    for full in [kind] if '.' in kind else [f'mmkd_plugin.{kind}', f'mmrazor.{kind}', kind]:
-        found = MODELS.get(full)
+    name = str(kind)
+    for full in [name] if '.' in name else [f'mmkd_plugin.{name}', f'mmrazor.{name}', name]:
+        found = _get(full)
         if found is not None:
             return found
     for registry in (MODELS, ROOT_MODELS, *ROOT_MODELS.children.values()):
-        found = _find(kind, registry.module_dict)
-        if found is not None and '.' in kind:
+        found = _find(name, registry.module_dict)
+        if found is not None and '.' in name:
             return found
     known = {**ROOT_MODELS.children['mmrazor'].module_dict, **MODELS.module_dict}
     options = [key for key, value in known.items() if _is_one(value, folder)]
     raise DistillError(f'"{where}" is {kind!r}, which is none of the {folder}: {nearest(_last(kind), options)}')
+
+
+def require_arguments(part: type, config: Mapping[str, Any], where: str) -> None:
+    """Refuse a config that the class cannot be built from.
+
+    Args:
+        part: The class.
+        config: Its arguments, and the ``type``.
+        where: Place of the config, for messages.
+
+    Raises:
+        DistillError: If an argument is unknown or missing.
+    """
+    parameters = inspect.signature(part).parameters.values()
+    named = {item.name: item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)}
+    for key in config:
+        if key not in ('type', *named) and not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            raise DistillError(f'"{where}.{key}" is no argument of {part.__name__}: {nearest(key, named)}')
+    for key, item in named.items():
+        if item.default is item.empty and key not in config:
+            raise DistillError(f'"{where}.{key}" is missing; {part.__name__} cannot be built without it.')
 
 
 def full_name(part: type) -> str:
@@ -88,6 +110,16 @@ def _is_one(part: type, folder: str) -> bool:
     """Whether a registered class is one of the losses or connectors."""
     own = part.__module__.startswith('mmkd_plugin.methods') and folder == 'losses'
     return own or f'.{folder}.' in part.__module__
+
+
+def _get(name: str) -> Optional[type]:
+    """A class that MMEngine finds from the plugin's scope."""
+    try:
+        found = MODELS.get(name)
+    # MMEngine raises it for the path of what a module does not have.
+    except RuntimeError:
+        return None
+    return found if isinstance(found, type) else None
 
 
 def _find(name: str, registered: Mapping[str, type]) -> Optional[type]:

@@ -308,7 +308,7 @@ def _is_sequence(kind: Any) -> bool:
 
 
 def _hints(owner: Any) -> Dict[str, Any]:
-    """The type hints of a class or a function; none where they name what is imported for type checkers alone."""
+    """The type hints of a class or a function; none where they are for type checkers, or a newer Python, alone."""
     try:
         return get_type_hints(owner, include_extras=True)
     except (NameError, TypeError):

@@ -114,6 +114,13 @@ class MethodTester:
         assert not self.block(dict(self.method, loss_weight=0)).methods
         assert set(self.block(dict(self.method, loss_weight=0.1)).methods) == {'x'}
 
+    def test_weight_multiplies_every_term(self) -> None:
+        whole, half = (self.losses(self.build(dict(self.method, loss_weight=weight))) for weight in (0.4, 0.2))
+        terms = [name for name in whole if name.startswith('distill.')]
+        assert terms
+        for name in terms:
+            torch.testing.assert_close(2 * half[name], whole[name])
+
     def test_parsing_and_expanding_twice_changes_nothing(self) -> None:
         """The dict, and what it is parsed to, are read alone; a weight of the teacher is not applied twice."""
         teachers = dict(one=dict(teacher=None, loss_weight=0.5))
@@ -235,15 +242,37 @@ def others(setting: Setting) -> list[Any]:
 
 def refused(hint: Any) -> Iterator[Any]:
     """Values that a type does not allow: of another type, not finite, and just out of its range."""
-    numbers = [float('nan'), float('inf'), float('-inf'), True, '1', [1.0, 'x']]
-    ranges = [item for part in _parts(hint) for item in getattr(part, '__metadata__', ())]
-    for item in ranges:
-        numbers += [item.bound] if isinstance(item, Above) else []
-        numbers += [item.bound - 1] if isinstance(item, (Above, AtLeast)) else []
-        numbers += [item.low - 0.1, item.high + 0.1] if isinstance(item, Within) else []
-    for value in [{1}, *numbers, 1.5, 7, 'word', dict(a=1)]:
-        if not _valid(value, hint):
+    parts = _parts(hint)
+    kinds = {_kind(part) for part in parts}
+    if Any in kinds:
+        return
+    yield {1}
+    if not {float, int} & kinds:
+        yield 1.5
+    for kind, value in ((str, 'word'), (bool, True), (dict, dict(a=1)), (list, ['word'])):
+        if kind not in kinds:
             yield value
+    if int in kinds and float not in kinds:
+        yield 1.5
+    if {float, int} & kinds:
+        yield from (float('nan'), float('inf'), float('-inf'), '1')
+    for item in (item for part in parts for item in getattr(part, '__metadata__', ())):
+        if isinstance(item, (Above, AtLeast)):
+            yield item.bound - 1
+        if isinstance(item, Above):
+            yield item.bound
+        if isinstance(item, Within):
+            yield from (item.low - 0.1, item.high + 0.1)
+
+
+def _kind(hint: Any) -> Any:
+    """The plain type behind a hint, list for all sequences; a choice of words is none."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hasattr(hint, '__metadata__'):
+        return _kind(arguments[0])
+    if origin is None or 'Literal' in str(origin):
+        return hint
+    return dict if origin is dict else list
 
 
 def _values(hint: Any) -> list[Any]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from _helpers import tiny, tiny_seg
 from _helpers.method_tester import MethodTester
+from torch import Tensor
+
+from mmkd_plugin.methods import DistillLoss, LevelMethod
+from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.settings import Factor, Positive
 
 
 class TestFGD(MethodTester):
@@ -92,6 +98,40 @@ class TestFeature(MethodTester):
         same_classes=dict(tap='bbox_head.retina_cls'),
     )
     other = dict(type='Feature', loss=dict(type='PKDLoss'))
+
+
+class Gap(DistillLoss):
+    """A loss as a user adds it.
+
+    Args:
+        power: Of the gap.
+        loss_weight: Factor on the term.
+    """
+
+    def __init__(self, power: Positive = 2.0, loss_weight: Factor = 1.0, **options: float) -> None:
+        super().__init__()
+        self.power, self.loss_weight, self.options = power, loss_weight, options
+
+    def terms(self, student: Tensor, teacher: Tensor, image: Tensor) -> dict[str, Tensor]:
+        return {'gap': self.loss_weight * (student - teacher).abs().pow(self.power).mean()}
+
+
+class GapMethod(LevelMethod):
+    losses = {'': Gap}
+
+
+class TestMethodOfAUser(MethodTester):
+    method = dict(type=GapMethod)
+    term = 'gap'
+    other = dict(type=GapMethod)
+
+    @pytest.fixture(autouse=True)
+    def registered(self, monkeypatch):
+        monkeypatch.setitem(MODELS.module_dict, 'Gap', Gap)
+
+
+def test_further_options_of_a_loss_are_its_own_business():
+    assert Gap(eps=1e-3).options == dict(eps=1e-3)
 
 
 def two_auxiliary_heads(width: int) -> dict[str, Any]:

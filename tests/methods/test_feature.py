@@ -123,6 +123,9 @@ def test_class_maps_can_be_declared():
     [
         (dict(type='PKDLos'), {}, r"\"distill.methods.x.loss.type\" is 'PKDLos', .*did you mean \"PKDLoss\""),
         (dict(type='mmrazor.CWDLos'), {}, 'none of the losses'),
+        (dict(type='PKDLoss', loss_wieght=1), {}, r'x.loss.loss_wieght" is no argument of PKDLoss: .*"loss_weight"'),
+        (dict(type='FGDLoss'), {}, r'"distill.methods.x.loss.channels" is missing; FGDLoss cannot be built without it'),
+        (MGD, dict(adapt=dict(type='MGDConnector', lambda_mg=1)), r'x.adapt.lambda_mg" is no argument of MGDConnector'),
         (dict(), {}, r'"distill.methods.x.loss" must be a dict with a "type"'),
         (
             dict(type='WSLD', num_classes=2),

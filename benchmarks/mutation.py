@@ -1,8 +1,8 @@
 """Break the formulas in every small way there is, and see whether their tests notice.
 
-``python -m benchmarks.mutation`` makes the mutants of mutmut 2 for each file of :mod:`mmkd_plugin.functional` and runs the
-tests of the same name on each. The sources stay as they are: a mutant lives in a child process that imports it in place
-of the module. PyTorch is imported once, before the children are forked, so that a mutant takes about a second.
+``python -m benchmarks.mutation`` makes the mutants of mutmut 2 for each file of :mod:`mmkd_plugin.functional` and runs
+the tests of the same name on each. The sources stay as they are: a mutant lives in a child process that imports it in
+place of the module. PyTorch is imported once, before the children are forked, so that a mutant takes about a second.
 
 Mutants that no test can tell from the original stand in ``mutation_equivalents.json`` with the reason; they are run as
 well, and one that a test kills is an error, since it was no equivalent.

@@ -12,7 +12,7 @@ from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from mmkd_plugin.methods import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
+from mmkd_plugin.methods import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss, DistillLoss
 from mmkd_plugin.registry import MODELS
 
 LOG2 = math.log(2)
@@ -21,7 +21,7 @@ LOG2 = math.log(2)
 class WithHardLoss(nn.Module):
     """The distillation loss together with a hard one, as the student would add them."""
 
-    def __init__(self, loss: nn.Module, hard) -> None:
+    def __init__(self, loss: DistillLoss, hard) -> None:
         super().__init__()
         self.loss = loss
         self.hard = hard

@@ -10,14 +10,14 @@ from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mmkd_plugin.methods import PSPNetKDLoss
+from mmkd_plugin.methods import DistillLoss, PSPNetKDLoss
 from mmkd_plugin.registry import MODELS
 
 
 class WithHardLoss(nn.Module):
     """The KL together with the student's cross-entropy."""
 
-    def __init__(self, loss: nn.Module, alpha: float, label: Tensor) -> None:
+    def __init__(self, loss: DistillLoss, alpha: float, label: Tensor) -> None:
         super().__init__()
         self.loss, self.alpha, self.label = loss, alpha, label
 

@@ -18,7 +18,7 @@ from mmkd_plugin.registry import MODELS
 LOG2 = math.log(2)
 
 
-class WithHardLoss(nn.Module):
+class WithHardLoss(DistillLoss):
     """The distillation loss together with a hard one, as the student would add them."""
 
     def __init__(self, loss: DistillLoss, hard) -> None:
@@ -30,7 +30,7 @@ class WithHardLoss(nn.Module):
         return {**self.loss.terms(student=student, **inputs), 'hard': self.hard(student)}
 
 
-class Adapted(nn.Module):
+class Adapted(DistillLoss):
     """The hint loss behind a 1x1 convolution."""
 
     def __init__(self, **options) -> None:

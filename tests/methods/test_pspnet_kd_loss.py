@@ -7,14 +7,14 @@ import torch
 from _helpers.golden import assert_near, read_golden
 from _helpers.loss_tester import Golden, LossTester
 from _helpers.ranks import terms_on_ranks
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mmkd_plugin.methods import DistillLoss, PSPNetKDLoss
 from mmkd_plugin.registry import MODELS
 
 
-class WithHardLoss(nn.Module):
+class WithHardLoss(DistillLoss):
     """The KL together with the student's cross-entropy."""
 
     def __init__(self, loss: DistillLoss, alpha: float, label: Tensor) -> None:

@@ -5,13 +5,14 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test lint doctor
+.PHONY: help setup demo seeds methods test mutation lint doctor
 
 help:
 	@echo "make demo    distil a small detector and compare it with its teacher and the student alone"
 	@echo "make seeds   the same with three seeds"
 	@echo "make methods every method on two detectors and a segmentor with three seeds; takes long"
 	@echo "make test    run the tests and the regression check"
+	@echo "make mutation  break the formulas in small ways and see whether the tests notice; takes long"
 	@echo "make lint    check style and types"
 	@echo "make doctor  print what is installed and what will not work"
 	@echo "make setup   make .venv, as the others do by themselves"
@@ -41,6 +42,10 @@ methods: setup
 test: setup
 	@$(RUN) -m pytest -q
 	@$(RUN) -m benchmarks.check_numbers
+
+mutation: setup
+	@$(RUN) -m pip install -q mutmut==2.5.1
+	@$(RUN) -m benchmarks.mutation --page docs/mutation.md
 
 lint: setup
 	@$(RUN) -m ruff check .

@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test test-all check-numbers pages lint doctor
+.PHONY: help setup demo seeds methods test test-all check-numbers mutation pages lint doctor
 
 help:
 	@echo "make demo           distil a small detector and compare it with its teacher and the student alone"
@@ -16,6 +16,7 @@ help:
 	@echo "make test           run the tests but for the slow ones, and the check of the numbers"
 	@echo "make test-all       run all tests and the check of the numbers"
 	@echo "make check-numbers  train the small pairs and compare every term with the committed references"
+	@echo "make mutation       break the formulas in small ways and see whether their tests notice; takes long"
 	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
 	@echo "make lint           check style and types"
 	@echo "make doctor         print what is installed and what will not work"
@@ -46,6 +47,10 @@ check-numbers: setup
 
 pages: setup
 	@$(RUN) -m benchmarks.pages
+
+mutation: setup
+	@$(RUN) -m pip install -q mutmut==2.5.1
+	@$(RUN) -m benchmarks.mutation --page docs/mutation.md
 
 lint: setup
 	@$(RUN) -m ruff check .

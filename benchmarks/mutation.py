@@ -1,8 +1,8 @@
 """Break the formulas in every small way there is, and see whether their tests notice.
 
-``python -m benchmarks.mutation`` makes the mutants of mutmut 2 for each file of :mod:`mmkd_plugin.functional` and runs the
-tests of the same name on each. The sources stay as they are: a mutant lives in a child process that imports it in place
-of the module. PyTorch is imported once, before the children are forked, so that a mutant takes about a second.
+``python -m benchmarks.mutation`` makes the mutants of mutmut 2 for each file of :mod:`mmkd_plugin.functional` and runs
+the tests of the same name on each. The sources stay as they are: a mutant lives in a child process that imports it in
+place of the module. PyTorch is imported once, before the children are forked, so that a mutant takes about a second.
 
 Mutants that no test can tell from the original stand in ``mutation_equivalents.json`` with the reason; they are run as
 well, and one that a test kills is an error, since it was no equivalent.
@@ -33,6 +33,13 @@ TIME_LIMIT = 120
 """Seconds after which a mutant counts as killed: it loops."""
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of address space; a mutant that asks for more, with a limit of its own gone, gets an error."""
+INTRODUCTION = """\
+# Mutation
+
+`make mutation` breaks each file of `mmkd_plugin/functional` in every way that mutmut 2.5.1 knows, one change at a time,
+and runs the tests of the same name. A mutant counts unless it is an equivalent of the original, which no test can tell
+from it; those are listed below with the reason. This page is written by the command.
+"""
 
 
 @dataclasses.dataclass
@@ -52,6 +59,30 @@ class Mutant:
     before: str
     after: str
     source: str
+
+
+@dataclasses.dataclass
+class Result:
+    """What became of the mutants of a file.
+
+    Attributes:
+        module: Name of the file, without ``.py``.
+        killed: How many the tests refused.
+        survived: Those that the tests accepted.
+        equivalent: Those that they accepted and could not but accept.
+        wrong: Whether one was killed that is listed as an equivalent.
+    """
+
+    module: str
+    killed: int = 0
+    survived: list[Mutant] = dataclasses.field(default_factory=list)
+    equivalent: list[Mutant] = dataclasses.field(default_factory=list)
+    wrong: bool = False
+
+    @property
+    def counted(self) -> int:
+        """How many are no equivalents."""
+        return self.killed + len(self.survived)
 
 
 def mutants_of(module: str) -> Iterator[Mutant]:
@@ -113,11 +144,60 @@ def passes(module: str, source: str) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
+def tried(module: str, reasons: dict[tuple[str, str, str], str]) -> Result:
+    """Run all mutants of a file and print those that are not as they should be.
+
+    Args:
+        module: Name of the file, without ``.py``.
+        reasons: Why a mutant is an equivalent, by file, lines before and lines after.
+
+    Returns:
+        What became of them.
+    """
+    if not passes(module, (FOLDER / f'{module}.py').read_text()):
+        raise SystemExit(f'tests/functional/test_{module}.py fails without any mutant; mend it first.')
+    result = Result(module)
+    for mutant in mutants_of(module):
+        dead, listed = not passes(module, mutant.source), (module, mutant.before, mutant.after) in reasons
+        result.killed += dead
+        if not dead:
+            (result.equivalent if listed else result.survived).append(mutant)
+        if dead == listed:
+            result.wrong = result.wrong or dead
+            verdict = 'is no equivalent' if dead else 'survives'
+            print(f'{module}.py:{mutant.line} {verdict}\n  - {mutant.before}\n  + {mutant.after}', flush=True)
+    print(f'{module}: {result.killed} of {result.counted} killed, {len(result.equivalent)} equivalent', flush=True)
+    return result
+
+
+def page_of(results: list[Result], reasons: dict[tuple[str, str, str], str]) -> str:
+    """The page that shows the figures, in Markdown."""
+    killed, counted = sum(item.killed for item in results), sum(item.counted for item in results)
+    lines = [INTRODUCTION, '| file | killed | counted | equivalent |', '| --- | --- | --- | --- |']
+    for item in results:
+        lines.append(f'| `{item.module}.py` | {item.killed} | {item.counted} | {len(item.equivalent)} |')
+    equivalent = sum(len(item.equivalent) for item in results)
+    lines += [f'| all | {killed} | {counted} ({killed / counted:.1%}) | {equivalent} |', '']
+    for title, chosen in (('Survivors', 'survived'), ('Equivalents', 'equivalent')):
+        mutants = [mutant for item in results for mutant in getattr(item, chosen)]
+        lines += [f'## {title}', '']
+        for mutant in mutants:
+            lines += [f'`{mutant.module}.py`, line {mutant.line}:', '', '```diff']
+            lines += [f'- {mutant.before}', f'+ {mutant.after}', '```', '']
+            reason = reasons.get((mutant.module, mutant.before, mutant.after))
+            lines += [reason, ''] if reason else []
+        if not mutants:
+            lines += ['None.', '']
+    return '\n'.join(lines[:-1]) + '\n'
+
+
 def main() -> None:
     """Run the mutants of the named files, or of all, and print what survives."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument('modules', nargs='*', help='files of mmkd_plugin/functional without .py; all by default')
-    names = parser.parse_args().modules or sorted(path.stem for path in FOLDER.glob('*.py') if path.stem != '__init__')
+    parser.add_argument('--page', type=Path, help='write the figures to this file')
+    args = parser.parse_args()
+    names = args.modules or sorted(path.stem for path in FOLDER.glob('*.py') if path.stem != '__init__')
     os.chdir(ROOT)
     # Before the fork, so that no child has to; one thread, since threads do not survive it.
     os.environ['OMP_NUM_THREADS'] = '1'
@@ -125,26 +205,12 @@ def main() -> None:
     import pytest  # noqa: F401
     import torch  # noqa: F401
 
-    known = {(item['module'], item['before'], item['after']) for item in json.loads(EQUIVALENTS.read_text())}
-    rows, wrong = [], False
-    for name in names:
-        if not passes(name, (FOLDER / f'{name}.py').read_text()):
-            raise SystemExit(f'tests/functional/test_{name}.py fails without any mutant; mend it first.')
-        killed = survived = equivalent = 0
-        for mutant in mutants_of(name):
-            dead = not passes(name, mutant.source)
-            listed = (name, mutant.before, mutant.after) in known
-            killed, survived = killed + (dead and not listed), survived + (not dead and not listed)
-            equivalent += listed
-            if dead == listed:
-                wrong = wrong or dead
-                verdict = 'is no equivalent' if dead else 'survives'
-                print(f'{name}.py:{mutant.line} {verdict}\n  - {mutant.before}\n  + {mutant.after}', flush=True)
-        rows.append((name, killed, killed + survived, equivalent))
-        print(f'{name}: {killed} of {killed + survived} killed, {equivalent} equivalent', flush=True)
-    killed, total, equivalent = (sum(row[index] for row in rows) for index in (1, 2, 3))
-    print(f'all: {killed} of {total} killed ({killed / total:.1%}), {equivalent} equivalent')
-    raise SystemExit(wrong)
+    listed = json.loads(EQUIVALENTS.read_text())
+    reasons = {(item['module'], item['before'], item['after']): item['reason'] for item in listed}
+    results = [tried(name, reasons) for name in names]
+    if args.page:
+        args.page.write_text(page_of(results, reasons))
+    raise SystemExit(any(item.wrong for item in results))
 
 
 if __name__ == '__main__':

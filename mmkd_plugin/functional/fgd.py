@@ -71,7 +71,10 @@ def channel_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
 def box_masks(
     boxes: Tensor, valid: Tensor, image_shapes: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Weight of each cell of a feature map as foreground and as background.
+    r"""Weight of each cell of a feature map as foreground and as background.
+
+    .. math:: M^{fg}_{nij} = \max_{b \ni (i, j)} \frac{1}{h_b w_b}, \quad
+        M^{bg}_{nij} = \frac{[M^{fg}_{nij} = 0]}{\sum_{kl} [M^{fg}_{nkl} = 0]}
 
     A box covers the cells from the floor of its left and top edge to the ceiling of its right and bottom edge, both
     inclusive, so that a box within one cell covers 2 x 2. Each of them weighs 1 / (number of cells covered), counted

@@ -17,6 +17,7 @@ _MAX_OVERLAPS = 2**23
 """IoUs computed at once: 32 MiB in float32, of which about five live at a time."""
 
 
+@full_precision
 def box_levels(boxes: Tensor, levels: int, base_size: float = 56.0) -> Tensor:
     r"""The pyramid level that each box is assigned to.
 
@@ -128,6 +129,7 @@ def imitation_masks(
 
 
 @torch.no_grad()
+@full_precision
 def box_regions(
     boxes: Tensor,
     valid: Tensor,
@@ -137,7 +139,12 @@ def box_regions(
     reading: str = 'assigned',
     base_size: float = 56.0,
 ) -> list[Tensor]:
-    """Cells of each level that a ground-truth box touches: the ablation of FGI without anchors.
+    r"""Cells of each level that a ground-truth box touches: the ablation of FGI without anchors.
+
+    .. math:: M^l_{nij} = \exists b: \ y_1^b < (i + 1) s_l \wedge y_2^b > i s_l \wedge x_1^b < (j + 1) s_l
+        \wedge x_2^b > j s_l
+
+    with the stride :math:`s_l` and the boxes b that light level l.
 
     It needs no priors, so it is also the nearest valid reading for heads that predict from points.
 

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from mmkd_plugin.utilities.checks import require_choice
+from mmkd_plugin.utilities.precision import full_precision
 
 ADVERSARIES = ('wgan', 'hinge')
 
 
+@full_precision
 def generator_loss(student_scores: Tensor) -> Tensor:
     r"""What the student minimises: :math:`-\frac{1}{N} \sum_n D(S_n)`.
 
@@ -29,6 +31,7 @@ def generator_loss(student_scores: Tensor) -> Tensor:
     return -student_scores.mean()
 
 
+@full_precision
 def discriminator_loss(teacher_scores: Tensor, student_scores: Tensor, *, adversary: str = 'wgan') -> Tensor:
     r"""What the discriminator minimises, besides the gradient penalty.
 
@@ -59,6 +62,7 @@ def discriminator_loss(teacher_scores: Tensor, student_scores: Tensor, *, advers
     return student_scores.mean() - teacher_scores.mean()
 
 
+@full_precision
 def gradient_penalty(
     score: Callable[[Tensor], Tensor], teacher: Tensor, student: Tensor, mix: Tensor | None = None
 ) -> Tensor:

@@ -145,7 +145,7 @@ class PSPNetKD(Method):
             entry = parts.record(head.logits, from_student=key.startswith('student'))
             arguments[key] = dict(entry, like='label', align_corners=head.align_corners)
         config = self.loss_config(ignore_index=heads.student.ignore_index if self.ignore else None)
-        parts.add_loss(loss, config, **arguments, **parts.record_facts('label'))
+        parts.add_loss(loss, config, **parts.record_facts('label'), **arguments)
         return parts
 
     def _auxiliary(self, models: ModelPair, heads: HeadPair) -> dict:

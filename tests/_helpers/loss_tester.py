@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from _helpers.golden import assert_near
 from _helpers.host_sync import HostSyncs
+from mmkd_plugin.methods import DistillLoss
 
 
 @dataclasses.dataclass
@@ -33,7 +34,7 @@ class Golden:
         tolerance: Relative, in float64.
     """
 
-    loss: Any
+    loss: DistillLoss
     inputs: dict[str, Any]
     terms: dict[str, Any]
     gradients: dict[str, Any]
@@ -94,7 +95,7 @@ class LossTester:
     term_weights: dict[str, str] = {}
     repeat_invariant = True
 
-    def build(self, **options: Any) -> nn.Module:
+    def build(self, **options: Any) -> DistillLoss:
         """The loss, with arguments of its constructor replaced by ``options``."""
         raise NotImplementedError
 
@@ -236,7 +237,7 @@ class LossTester:
             total(loss.terms(**inputs)).backward()
         assert syncs.calls == []
 
-    def _loss(self, **options: Any) -> Any:
+    def _loss(self, **options: Any) -> DistillLoss:
         """The loss with random parameters, so that none hides behind an initialisation of 0."""
         loss = self.build(**options)
         generator = torch.Generator().manual_seed(0)

@@ -14,8 +14,10 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from mmkd_plugin.methods import DistillLoss
 
-def terms_on_ranks(loss: Any, batches: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+
+def terms_on_ranks(loss: DistillLoss, batches: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
     """The terms that each rank computes from its own batch; only means are exchanged.
 
     Args:

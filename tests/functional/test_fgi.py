@@ -74,8 +74,21 @@ class TestBoxLevels:
         assert box_levels(torch.tensor([10.0, 10.0, 10.0 + side, 10.0 + side]), 5) == level
 
     def test_box_that_rounding_left_below_the_border_is_above_it(self):
-        # 111.99998 / 56 = 1.9999996
+        # 111.99998 / 56 = 1.9999996, and 111.99992 / 56 = 1.9999986
         assert box_levels(torch.tensor([0.0, 0.0, 110.99998, 110.99998], dtype=torch.float64), 5) == 1
+        assert box_levels(torch.tensor([0.0, 0.0, 110.99992, 110.99992], dtype=torch.float64), 5) == 0
+
+    @pytest.mark.parametrize('box', [(1000, 10, 1223, 65), (10, 1000, 65, 1223)])
+    def test_oblong(self, box):
+        # sqrt(224 * 56) / 56 is 2.
+        assert box_levels(torch.tensor(box), 5) == 1
+
+    def test_box_turned_inside_out_belongs_to_the_finest_level(self):
+        assert box_levels(torch.tensor([10.0, 10.0, 5.0, 20.0]), 5, base_size=0.5) == 0
+
+    def test_half_precision(self):
+        # An area of 401 x 401 pixels overflows float16.
+        assert_full_precision(box_levels, torch.tensor([[0.0, 0, 400, 400]]), levels=5)
 
     def test_larger_base_moves_boxes_down(self):
         assert box_levels(torch.tensor([0.0, 0.0, 223.0, 223.0]), 5, base_size=112.0) == 1
@@ -126,8 +139,9 @@ class TestImitationMasks:
         assert torch.equal(grid, row)
 
     @pytest.mark.parametrize('plus_one_pixel', [True, False])
-    def test_box_without_extent_lights_nothing(self, plus_one_pixel):
-        box, valid = one_box(9, 9, 9, 9)
+    @pytest.mark.parametrize(('x', 'y'), [(9, 9), (3, 9), (9, 3)])
+    def test_box_without_extent_lights_nothing(self, plus_one_pixel, x, y):
+        box, valid = one_box(x, y, x, y)
         anchors = grid_anchors(4, 4, 8, ((8.0, 8.0),))
         (mask,) = imitation_masks([anchors], box, valid, [(4, 4)], plus_one_pixel=plus_one_pixel)
         assert not mask.any()
@@ -265,6 +279,16 @@ class TestImitationMasks:
             imitation_masks([torch.zeros(size) for size in priors], box, valid, [(2, 3), (1, 1)], **options)
         assert str(error.value) == message
 
+    def test_boxes_beyond_the_limit_meet_one_anchor_at_a_time(self):
+        corner = torch.rand(1, 5000, 2, generator=torch.Generator().manual_seed(0))
+        boxes, valid = torch.cat([corner, corner + 1], -1), torch.ones(1, 5000, dtype=torch.bool)
+        peaks = []
+        for anchors in (1, 2):
+            with PeakMemory() as memory:
+                imitation_masks([torch.rand(anchors, 4)], boxes, valid, [(1, 1)], reading='all', max_overlaps=1)
+            peaks.append(memory.peak)
+        assert peaks[1] < 1.6 * peaks[0]
+
 
 class TestBoxRegions:
     @pytest.mark.parametrize(
@@ -299,6 +323,11 @@ class TestBoxRegions:
         for reading in READINGS:
             (mask,) = box_regions(boxes, valid, [(4, 4)], [8], reading=reading)
             assert mask.nonzero().tolist() == [[0, 0, 0]]
+
+    def test_half_precision(self):
+        # The edge between cells 2056 and 2057 is none of float16's numbers.
+        boxes, valid = torch.tensor([[[2056.0, 0, 2058, 8]]]), torch.tensor([[True]])
+        assert_full_precision(box_regions, boxes, valid, sizes=[(1, 2058)], strides=[1], reading='all')
 
     def test_any_of_several_boxes_lights_a_cell(self):
         boxes, valid = torch.tensor([[[0.0, 0, 8, 8], [16, 16, 24, 24]]]), torch.tensor([[True, True]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers.precision import assert_full_precision
 
 from mmkd_plugin.functional import discriminator_loss, generator_loss, gradient_penalty
 
@@ -21,6 +22,12 @@ def test_losses_by_hand():
     assert discriminator_loss(teacher, student, adversary='wgan') == -2.25
     # (0.5 + 0) / 2 + (0 + 2) / 2
     assert discriminator_loss(teacher, student, adversary='hinge') == 1.25
+
+
+@pytest.mark.parametrize('function', [generator_loss, discriminator_loss])
+def test_half_precision(function):
+    scores = torch.randn(2, 5) * 30
+    assert_full_precision(function, *scores[: 1 if function is generator_loss else 2])
 
 
 def test_unknown_adversary_is_refused():
@@ -68,6 +75,10 @@ class TestGradientPenalty:
 
         pair = torch.ones(2, 3, 1, 1, 1, dtype=torch.float64)
         assert gradient_penalty(score, pair[0], pair[1]).dtype == torch.float64
+
+    def test_half_precision(self):
+        pair, mix = torch.randn(2, 3, 1, 2, 2) * 300, torch.rand(3, 1, 1, 1)
+        assert_full_precision(lambda *given: gradient_penalty(squares, *given), *pair, mix)
 
     def test_it_does_not_reach_the_models(self):
         pair = torch.ones(2, 1, 2, 2, 2, requires_grad=True)

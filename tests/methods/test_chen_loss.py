@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -13,16 +12,16 @@ from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from mmkd_plugin.methods import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss
+from mmkd_plugin.methods import ChenClassificationLoss, ChenHintLoss, ChenRegressionLoss, DistillLoss
 from mmkd_plugin.registry import MODELS
 
 LOG2 = math.log(2)
 
 
-class WithHardLoss(nn.Module):
+class WithHardLoss(DistillLoss):
     """The distillation loss together with a hard one, as the student would add them."""
 
-    def __init__(self, loss: Any, hard: Any) -> None:
+    def __init__(self, loss: DistillLoss, hard) -> None:
         super().__init__()
         self.loss = loss
         self.hard = hard
@@ -31,7 +30,7 @@ class WithHardLoss(nn.Module):
         return {**self.loss.terms(student=student, **inputs), 'hard': self.hard(student)}
 
 
-class Adapted(nn.Module):
+class Adapted(DistillLoss):
     """The hint loss behind a 1x1 convolution."""
 
     def __init__(self, **options) -> None:

@@ -14,10 +14,10 @@ from mmkd_plugin import functional, methods
 from mmkd_plugin.methods import DistillLoss
 from mmkd_plugin.utilities.settings import settings_of
 
-LOSSES = [item for item in vars(methods).values() if inspect.isclass(item) and issubclass(item, DistillLoss)]
+LOSSES: list[Any] = [item for item in vars(methods).values() if inspect.isclass(item) and issubclass(item, DistillLoss)]
 
 
-def functions_of(loss: type) -> Iterator[Callable]:
+def functions_of(loss: Any) -> Iterator[Callable]:
     """The public formulas in the file of the method's name."""
     name = loss.__module__.rpartition('.')[2]
     module = importlib.import_module(f'mmkd_plugin.functional.{name}')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
@@ -10,7 +12,7 @@ from _helpers.loss_tester import Golden, LossTester, total
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mmkd_plugin.methods import FGDLoss
+from mmkd_plugin.methods import DistillLoss, FGDLoss
 from mmkd_plugin.registry import MODELS
 
 FILES = ('fgd_basic', 'fgd_align', 'fgd_init', 'fgd_empty_gt')
@@ -18,10 +20,10 @@ TERMS = {'foreground': 'fg', 'background': 'bg', 'attention': 'mask', 'relation'
 WEIGHTS = {'foreground': 'alpha', 'background': 'beta', 'attention': 'gamma', 'relation': 'lambda'}
 
 
-class Aligned(nn.Module):
+class Aligned(DistillLoss):
     """FGD behind the authors' 1x1 convolution."""
 
-    def __init__(self, student_channels: int, channels: int, **options: float) -> None:
+    def __init__(self, student_channels: int, channels: int, **options: Any) -> None:
         super().__init__()
         self.align = nn.Conv2d(student_channels, channels, 1) if student_channels != channels else nn.Identity()
         self.loss = FGDLoss(channels, **options)

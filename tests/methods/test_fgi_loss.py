@@ -12,13 +12,13 @@ from _helpers.loss_tester import Golden, LossTester
 from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 
-from mmkd_plugin.methods import FGILoss
+from mmkd_plugin.methods import DistillLoss, FGILoss
 from mmkd_plugin.registry import MODELS
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
 
 
-class Adapted(nn.Module):
+class Adapted(DistillLoss):
     """FGI on one level behind the authors' 3x3 convolution."""
 
     def __init__(self, relu: bool, **options: Any) -> None:

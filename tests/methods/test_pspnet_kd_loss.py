@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
 from _helpers.loss_tester import Golden, LossTester
 from _helpers.ranks import terms_on_ranks
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mmkd_plugin.methods import PSPNetKDLoss
+from mmkd_plugin.methods import DistillLoss, PSPNetKDLoss
 from mmkd_plugin.registry import MODELS
 
 
-class WithHardLoss(nn.Module):
+class WithHardLoss(DistillLoss):
     """The KL together with the student's cross-entropy."""
 
-    def __init__(self, loss: Any, alpha: float, label: Tensor) -> None:
+    def __init__(self, loss: DistillLoss, alpha: float, label: Tensor) -> None:
         super().__init__()
         self.loss, self.alpha, self.label = loss, alpha, label
 

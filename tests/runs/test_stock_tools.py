@@ -83,7 +83,7 @@ def test_printed_config_runs(folder):
         ('distill.methods.fgd.temprature=1', 'did you mean "temperature"?'),
         ('distill.teacher_ckpt=nowhere.pth', 'nowhere.pth'),
         ('distill.teacher=nowhere.py', 'The teacher config "nowhere.py" does not exist'),
-        ('distill.methods.fgd.temperature=0', 'The temperature of FGD is 0'),
+        ('distill.methods.fgd.temperature=0', '"distill.methods.fgd.temperature" is 0; it must be a number above 0.'),
     ],
 )
 def test_mistakes_end_in_one_sentence(folder, option, message):

@@ -251,8 +251,6 @@ class Distiller(ConfigurableDistiller):
         try:
             run = loss.terms if hasattr(loss, 'terms') else loss.__call__
             result = full_precision(run)(**arguments)
-        except DistillError:
-            raise
         except ValueError as error:
             raise DistillError(f'In "{name}": {error}') from error
         return result if isinstance(result, dict) else {'': result}

@@ -34,7 +34,7 @@ def shared_defaults() -> Iterator[Any]:
             continue
         for function in functions_of(loss):
             parameters = inspect.signature(function).parameters
-            for name in settings_of(loss):  # type: ignore[arg-type]
+            for name in settings_of(loss):
                 if name in parameters and parameters[name].default is not inspect.Parameter.empty:
                     yield pytest.param(loss, function, name, id=f'{loss.__name__}-{function.__name__}-{name}')
 

@@ -63,6 +63,29 @@ def test_no_arrow_leads_upwards(path):
     assert not above
 
 
+def test_no_module_imports_itself_in_a_circle():
+    names = {path: '.'.join(path.relative_to(ROOT).with_suffix('').parts).replace('.__init__', '') for path in files()}
+    known = set(names.values())
+    graph = {name: {item for item in modules(path) if item in known and item != name} for path, name in names.items()}
+    while free := [name for name, needed in graph.items() if not needed]:
+        for name in free:
+            del graph[name]
+        for needed in graph.values():
+            needed.difference_update(free)
+    assert graph == {}
+
+
+def modules(path: Path) -> set[str]:
+    """Modules that a file imports when it is imported itself, parts of a package by their own names."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f'{node.module}.{alias.name}' for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
 def test_no_file_is_longer_than_a_reader_bears():
     tracked = [
         path

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -181,8 +181,7 @@ class DistillAlgorithm(BaseAlgorithm):
             observe(self, losses)
         self.distiller.release_records()
         sums = self.distiller.sum_levels(terms)
-        distributed = dist.is_available() and dist.is_initialized()
-        if distributed and (idle := self.distiller.idle_parameters()):
+        if is_distributed() and (idle := self.distiller.idle_parameters()):
             # Every process must see a gradient for every parameter, or the reducer waits for it.
             sums['loss_idle'] = 0 * torch.stack([parameter.sum() for parameter in idle]).sum()
         return {**losses, **{f'distill.{name}': value for name, value in sums.items()}}

@@ -14,8 +14,7 @@ from torch import nn
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import DistillBlock, expand_block, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
-from mmkd_plugin.engine.classes import check_classes
-from mmkd_plugin.engine.data import require_annotations
+from mmkd_plugin.engine.preflight import check_classes, require_annotations
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS, RUNNERS

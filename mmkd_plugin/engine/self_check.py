@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import math
-from typing import Any
+from typing import Any, List, Optional, Tuple
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.algorithms.adversary import Adversary
+from mmkd_plugin.engine.inspection import AdversaryRow, StepReport, inspect_adversaries, inspect_step
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
-
-DWARFS = 10.0
-"""A term larger than the task loss by this factor is pointed out."""
 
 
 @HOOKS.register_module()
@@ -36,7 +31,7 @@ class SelfCheckHook(Hook):
     _look_at_adversaries = False
 
     def before_train(self, runner: Runner) -> None:
-        """Ask the algorithm to be looked at once."""
+        """Look at the first step of the training."""
         algorithm = algorithm_of(runner)
         if algorithm is None:
             return
@@ -51,10 +46,9 @@ class SelfCheckHook(Hook):
             waiting.difference_update(begun)
             if not waiting:
                 algorithm.step_observers.remove(observe)
-            text, faults = inspect_step(algorithm, losses)
-            runner.logger.info(f'Distillation at the first step, iteration {runner.iter + 1}\n{text}')
-            if faults:
-                raise DistillError('The self-check stops the run: ' + ' '.join(faults))
+            report = inspect_step(algorithm, losses)
+            runner.logger.info(f'Distillation at the first step, iteration {runner.iter + 1}\n{step_text(report)}')
+            _stop_on(report.faults)
 
         algorithm.step_observers.append(observe)
         self._look_at_adversaries = bool(algorithm.adversaries)
@@ -64,122 +58,51 @@ class SelfCheckHook(Hook):
         algorithm = algorithm_of(runner)
         if self._look_at_adversaries and algorithm is not None:
             self._look_at_adversaries = False
-            text, faults = inspect_adversaries(algorithm.adversaries)
-            runner.logger.info(text)
-            if faults:
-                raise DistillError('The self-check stops the run: ' + ' '.join(faults))
+            rows, faults = inspect_adversaries(algorithm.adversaries)
+            runner.logger.info(adversaries_text(rows))
+            _stop_on(faults)
 
 
-def inspect_adversaries(adversaries: dict[str, Adversary]) -> tuple[str, list[str]]:
-    """Describe the discriminators after a step of theirs.
-
-    Args:
-        adversaries: By the name of the loss.
-
-    Returns:
-        The table as text, and a sentence for each fault.
-    """
-    table = Table(title='discriminators', title_justify='left')
-    for column in ('loss', 'parameters', 'optimizer', 'term', 'value'):
-        table.add_column(column)
-    faults = []
-    for name, adversary in adversaries.items():
-        size = sum(parameter.numel() for parameter in adversary.discriminator.parameters())
-        for term, value in adversary.terms.items():
-            number = float(value)
-            table.add_row(name, f'{size:,}', type(adversary.wrapper.optimizer).__name__, term, f'{number:.4g}')
-            if not math.isfinite(number):
-                faults.append(f'The "{term}" of the discriminator of "{name}" is {number}; lower its learning rate.')
-    buffer = io.StringIO()
-    Console(file=buffer, width=140, color_system=None).print(table)
-    return buffer.getvalue(), faults
+def step_text(report: StepReport) -> str:
+    """The tables of a step."""
+    records = _table('records', ('recorder', 'side', 'source', 'shape'))
+    for record in report.records:
+        records.add_row(*dataclasses.astuple(record))
+    heads = ('loss', 'term', 'value', 'share of task loss', 'gradient at the student')
+    terms = _table(f'terms, task loss {report.task:.4g}', heads, left=2)
+    for row in report.terms:
+        share = f'{100 * row.value / report.task:.2f} %' if report.task else '-'
+        gradient = 'none' if row.gradient is None else f'{row.gradient:.3g}'
+        terms.add_row(row.loss, row.term, f'{row.value:.4g}', share, gradient)
+    return _text(*report.teachers, records, terms, *(f'note: {remark}' for remark in report.remarks))
 
 
-def inspect_step(algorithm: DistillAlgorithm, losses: dict) -> tuple[str, list[str]]:
-    """Describe a step while its records and graph still exist.
+def adversaries_text(rows: List[AdversaryRow]) -> str:
+    """The table of the discriminators."""
+    table = _table('discriminators', ('loss', 'parameters', 'optimizer', 'term', 'value'))
+    for row in rows:
+        table.add_row(row.loss, f'{row.parameters:,}', row.optimizer, row.term, f'{row.value:.4g}')
+    return _text(table)
 
-    Args:
-        algorithm: After the losses were computed, before the records are released.
-        losses: The student's losses.
 
-    Returns:
-        The tables as text, and a sentence for each fault.
-    """
-    distiller = algorithm.distiller
-    task = float(algorithm.parse_losses(losses)[0].detach())
-    faults: list[str] = []
-    remarks: list[str] = []
-    cut: list[str] = []
-    shapes = Table(title='records', title_justify='left')
-    for column in ('recorder', 'side', 'source', 'shape'):
-        shapes.add_column(column)
-    for side, manager in (('student', distiller.student_recorders), ('teacher', distiller.teacher_recorders)):
-        read = distiller.recorders_read(side == 'student')
-        for name, recorder in manager.recorders.items():
-            if name not in read:
-                continue
-            if not recorder.data_buffer:
-                faults.append(f'The {side} recorder "{name}" never fired; name a module that the forward pass calls.')
-                continue
-            record = recorder.get_record_data()
-            shapes.add_row(name, side, recorder.source or '(the batch)', _shape(record))
-    terms = Table(title=f'terms, task loss {task:.4g}', title_justify='left')
-    for column in ('loss', 'term', 'value', 'share of task loss', 'gradient at the student'):
-        terms.add_column(column, justify='left' if column in ('loss', 'term') else 'right')
-    for name, values in distiller.terms.items():
-        features = distiller.student_features(name)
-        for term, value in values.items():
-            label = f'{name}.{term}' if term else name
-            number = float(value.detach())
-            gradient = _gradient(value, features)
-            terms.add_row(
-                name,
-                term,
-                f'{number:.4g}',
-                f'{100 * number / task:.2f} %' if task else '-',
-                'none' if gradient is None else f'{gradient:.3g}',
-            )
-            if not math.isfinite(number):
-                faults.append(
-                    f'"{label}" is {number}; lower its weight or look for values that overflow in the records.'
-                )
-            elif gradient is None:
-                cut.append(f'"{label}"')
-            elif number == 0:
-                remarks.append(f'"{label}" is exactly 0 in this batch.')
-            elif task and abs(number) > DWARFS * abs(task):
-                remarks.append(f'"{label}" is {number / task:.0f} times the task loss; its weight may be too large.')
-    if cut:
-        rest = f' and {len(cut) - 1} more terms send' if len(cut) > 1 else ' sends'
-        faults.append(
-            f'{cut[0]}{rest} no gradient to the student; take the feature from a module that is trained and lies '
-            'outside reentrant checkpointing (with_cp=False).'
-        )
+def _stop_on(faults: List[str]) -> None:
+    """End the run where something cannot work."""
+    if faults:
+        raise DistillError('The self-check stops the run: ' + ' '.join(faults))
+
+
+def _table(title: str, heads: Tuple[str, ...], left: Optional[int] = None) -> Table:
+    """An empty table; the columns from ``left`` on hold numbers."""
+    table = Table(title=title, title_justify='left')
+    for index, head in enumerate(heads):
+        table.add_column(head, justify='left' if left is None or index < left else 'right')
+    return table
+
+
+def _text(*parts: Any) -> str:
+    """What a console of 140 columns would show."""
     buffer = io.StringIO()
     console = Console(file=buffer, width=140, color_system=None)
-    for teacher in algorithm.teachers.values():
-        console.print(teacher.report)
-    console.print(shapes)
-    console.print(terms)
-    for remark in remarks:
-        console.print(f'note: {remark}')
-    return buffer.getvalue(), faults
-
-
-def _gradient(value: Tensor, features: list[Tensor]) -> float | None:
-    """Norm of a term's gradient at the student's features, None where there is none."""
-    wanted = [feature for feature in features if feature.requires_grad]
-    if not value.requires_grad or not wanted:
-        return None
-    gradients = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
-    found = [gradient for gradient in gradients if gradient is not None]
-    return float(torch.stack([gradient.float().norm() for gradient in found]).norm()) if found else None
-
-
-def _shape(record: object) -> str:
-    """Shapes of a record in words."""
-    if isinstance(record, Tensor):
-        return ' x '.join(str(size) for size in record.shape)
-    if isinstance(record, (tuple, list)):
-        return ', '.join(_shape(item) for item in record)
-    return type(record).__name__
+    for part in parts:
+        console.print(part)
+    return buffer.getvalue()

@@ -15,7 +15,8 @@ from mmengine.registry import MODELS
 
 from mmkd_plugin.block import DistillBlock, expand_config
 from mmkd_plugin.engine.adversarial_hook import STATE_KEY
-from mmkd_plugin.engine.self_check import inspect_adversaries
+from mmkd_plugin.engine.inspection import inspect_adversaries
+from mmkd_plugin.engine.self_check import adversaries_text
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 
@@ -189,7 +190,8 @@ def test_names_and_table(tmp_path):
     assert names == {f'train/discriminator.holistic.{term}' for term in terms}
     assert losses_of(runner, 'discriminator.holistic.lr')[0] == 4e-4
     adversary = adversary_of(runner)
-    text, faults = inspect_adversaries({'loss_holistic': adversary})
+    rows, faults = inspect_adversaries({'loss_holistic': adversary})
+    text = adversaries_text(rows)
     size = sum(parameter.numel() for parameter in adversary.discriminator.parameters())
     assert f'{size:,}' in text and 'penalty' in text and not faults
     adversary.terms['penalty'] = torch.tensor(float('nan'))

@@ -1,0 +1,102 @@
+"""What is looked at before anything slow happens: the data set's files, and the classes of teacher and student."""
+
+from __future__ import annotations
+
+import logging
+import os.path as osp
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+
+from mmkd_plugin.errors import DistillError
+
+MINI_HINT = (
+    'put it there or set the path; "python tools/make_coco_mini.py" makes a small data set in seconds, which '
+    'configs/coco_mini uses'
+)
+
+
+def require_annotations(dataloader: dict, purpose: str) -> None:
+    """Check that a local data set's annotation file or image folder exists.
+
+    Args:
+        dataloader: Config of the dataloader; wrapped and concatenated data sets are looked into.
+        purpose: ``'training'`` or ``'test'``, for the message.
+
+    Raises:
+        DistillError: Naming the file that is expected.
+    """
+    for dataset in _plain(dataloader.get('dataset')):
+        _require_files(dataset, purpose)
+
+
+def _plain(dataset: Any) -> Iterator[dict]:
+    """The data sets inside wrappers and concatenations."""
+    if isinstance(dataset, (list, tuple)):
+        for item in dataset:
+            yield from _plain(item)
+    elif isinstance(dataset, dict):
+        inner = dataset.get('dataset', dataset.get('datasets'))
+        if inner is not None and 'ann_file' not in dataset:
+            yield from _plain(inner)
+        else:
+            yield dataset
+
+
+def _require_files(dataset: dict, purpose: str) -> None:
+    """Check one data set."""
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or {}
+    folder = prefix.get('img') or prefix.get('img_path') if isinstance(prefix, dict) else None
+    for what, name in (('annotation file', dataset.get('ann_file')), ('image folder', folder)):
+        if not isinstance(name, str) or not name:
+            continue
+        path = osp.join(root, name)
+        if '://' not in path and not osp.exists(path):
+            raise DistillError(
+                f'The {what} of the {purpose} data is expected at "{path}" but is not there: {MINI_HINT}.'
+            )
+
+
+def class_names(meta: dict[str, Any] | None) -> tuple[str, ...] | None:
+    """Class names of a data set's or checkpoint's meta information, None where it holds none."""
+    meta = meta or {}
+    names = meta.get('classes', meta.get('CLASSES'))
+    return tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else None
+
+
+def check_classes(student: dict[str, Any] | None, teacher: dict[str, Any] | None, by_class: bool) -> bool:
+    """Say so where the teacher knows other classes.
+
+    Args:
+        student: Meta information of the student's training data.
+        teacher: ``meta['dataset_meta']`` of the teacher's checkpoint.
+        by_class: Whether anything that depends on the classes is taken from the teacher (its heads, its logits).
+
+    Returns:
+        Whether the classes agree, as far as both are known.
+
+    Raises:
+        DistillError: If classes differ and something depends on them.
+    """
+    of_student, of_teacher = class_names(student), class_names(teacher)
+    if of_student is None or of_teacher is None or of_student == of_teacher:
+        return True
+    first = next((pair for pair in zip(of_student, of_teacher) if pair[0] != pair[1]), None)
+    difference = (
+        f'"{first[0]}" against "{first[1]}"' if first else f'{len(of_student)} against {len(of_teacher)} classes'
+    )
+    if by_class:
+        raise DistillError(
+            f'The teacher was trained on other classes ({difference}), so its heads mean something else; use a teacher '
+            'of the same classes, or a method on features alone with distill.inherit=False.'
+        )
+    print_log(
+        f'The teacher was trained on other classes ({difference}); its features are used, its heads are not.',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return False

@@ -249,7 +249,7 @@ class TestImitationMasks:
                 'places its anchors.',
             ),
             (
-                [(4, 2), (1, 2)],
+                [(2, 3, 1, 2), (1, 2)],
                 {},
                 'FGI compares anchors with boxes, but the priors hold 2 numbers each; a head that predicts from points '
                 "has no anchors, choose region 'boxes' for it.",

@@ -162,8 +162,9 @@ class Method(ABC):
         config = dict(type=full_name(loss), **given)
         for name in settings_of(loss):
             if name not in self.given and name not in given:
-                value = getattr(self, _key(prefix, name))
-                config[name] = getattr(self, WEIGHT) * value if prefix and name == WEIGHT else value
+                config[name] = getattr(self, _key(prefix, name))
+        if prefix and WEIGHT in config and WEIGHT in self.settings():
+            config[WEIGHT] = getattr(self, WEIGHT) * config[WEIGHT]
         return config
 
     @abstractmethod

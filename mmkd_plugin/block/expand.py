@@ -89,11 +89,11 @@ def expand_config(cfg: Config) -> Config:
     if cfg.get('distill') is None:
         raise DistillError('The config has no distill block, so there is nothing to expand.')
     cfg = copy.deepcopy(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     block = DistillBlock.parse(cfg.pop('distill'))
     if not block.methods:
         return cfg
     block.require_teacher()
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     configs = {name: model_config(item.teacher) for name, item in block.used_teachers().items()}
     student_config = copy.deepcopy(cfg.model)
     if '_scope_' not in student_config:

@@ -45,6 +45,9 @@ class Distiller(ConfigurableDistiller):
     def __init__(self, schedules: dict[str, dict] | None = None, **kwargs: Any) -> None:
         recorders = copy.deepcopy(kwargs.pop('teacher_recorders', None) or {})
         owners = {name: recorder.pop('teacher', None) for name, recorder in recorders.items()}
+        # Parameters are drawn in this order, whatever the order of the config, which a printed one loses.
+        for key in ('connectors', 'distill_losses', 'loss_forward_mappings'):
+            kwargs[key] = dict(sorted((kwargs.get(key) or {}).items()))
         super().__init__(teacher_recorders=recorders, **kwargs)
         self.teacher_of: dict[str, str | None] = owners
         self.terms: dict[str, dict[str, Tensor]] = {}
@@ -253,6 +256,16 @@ class Distiller(ConfigurableDistiller):
             result = full_precision(run)(**arguments)
         except ValueError as error:
             raise DistillError(f'In "{name}": {error}') from error
+        except (AssertionError, IndexError, RuntimeError) as error:
+            shapes = {key: tuple(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
+            widths = {shape[1] for shape in shapes.values() if len(shape) == 4}
+            if len(widths) > 1:
+                raise DistillError(
+                    f'In "{name}": the loss cannot compare {_spelled(shapes)} '
+                    f'({(str(error) or type(error).__name__).splitlines()[0]}); adapt the student to the width of the '
+                    'teacher, or choose another loss.'
+                ) from error
+            raise
         return result if isinstance(result, dict) else {'': result}
 
     def _records(self, from_student: bool, losses: Iterable[str] | None = None) -> list[dict]:
@@ -297,3 +310,8 @@ def _resized(feature: Tensor, other: Tensor, record: dict) -> Tensor:
     if tuple(feature.shape[-2:]) == size:
         return feature
     return resize_map(feature, size, align_corners=record.get('align_corners', False))
+
+
+def _spelled(shapes: dict[str, tuple]) -> str:
+    """Shapes in words."""
+    return ', '.join(f'{name} of {" x ".join(map(str, shape))}' for name, shape in shapes.items())

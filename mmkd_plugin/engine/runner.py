@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
@@ -37,7 +38,9 @@ class DistillRunner(Runner):
     def __init__(self, model: nn.Module | dict, *args: Any, cfg: Any = None, **kwargs: Any) -> None:
         block = (cfg or {}).get('distill')
         if block is not None:
-            self._block = DistillBlock.parse(block)
+            # The names of losses are looked up where the models of the config are.
+            with DefaultScope.overwrite_default_scope((cfg or {}).get('default_scope')):
+                self._block = DistillBlock.parse(block)
         if isinstance(model, dict) and str(model.get('type')).split('.')[-1] == DistillAlgorithm.__name__:
             self._algorithm_config = ConfigDict(model)
             model = model['architecture']

@@ -58,7 +58,10 @@ class Method(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(cls)
+        try:
+            dataclasses.dataclass(cls)
+        except TypeError as error:
+            raise DistillError(f'Every setting of {cls.__name__} needs a default ({error}).') from error
 
     @classmethod
     def settings(cls) -> Dict[str, Setting]:

@@ -13,10 +13,11 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.base import WEIGHT, Method
 from mmkd_plugin.methods.level import fill_in
 from mmkd_plugin.methods.lookup import find_part, full_name, require_arguments
+from mmkd_plugin.methods.loss import DistillLoss
 from mmkd_plugin.methods.parts import Entry, Parts, level_name
 from mmkd_plugin.probe.models import LevelPair, ModelPair
 from mmkd_plugin.registry import METHODS
-from mmkd_plugin.utilities.settings import Count, Factor
+from mmkd_plugin.utilities.settings import Count, Factor, check_all, settings_of
 
 _WIDTHS = (('in_channels', 'in_channel', 'student_channels'), ('out_channels', 'out_channel', 'teacher_channels'))
 """What connectors call the student's and the teacher's number of channels."""
@@ -61,6 +62,15 @@ class Feature(Method):
             raise DistillError(
                 f'"{where}" has a {WEIGHT} and another one in its loss; keep "{where}.{WEIGHT}" and take the other out.'
             )
+        kind: Any = find_part(self.loss['type'], f'{where}.loss.type', 'losses')
+        require_arguments(kind, self._config(kind, where), f'{where}.loss')
+        if issubclass(kind, DistillLoss):
+            given = {key: value for key, value in self.loss.items() if key != 'type'}
+            check_all(given, settings_of(kind), f'{where}.loss')
+        if isinstance(self.adapt, dict):
+            _connector_class(self.adapt, f'{where}.adapt')
+        for tap, written in self._taps().items():
+            _paths(written, f'{where}.tap' + (f'.{tap}' if tap else ''))
 
     @property
     def active(self) -> bool:
@@ -78,11 +88,7 @@ class Feature(Method):
         """One loss per level, each with its own connector."""
         where = f'distill.methods.{name}'
         kind = find_part(self.loss['type'], f'{where}.loss.type', 'losses')
-        config = {key: value for key, value in self.loss.items() if key != '_scope_'}
-        config['type'] = full_name(kind)
-        if self.loss_weight is not None or self.factor != 1:
-            config[WEIGHT] = self._weight(kind)
-        require_arguments(kind, config, f'{where}.loss')
+        config = self._config(kind, where)
         parts = Parts(same_classes=self.same_classes)
         for index, taps in enumerate(self._levels(where, models)):
             loss = level_name(f'loss_{name}', index)
@@ -97,13 +103,21 @@ class Feature(Method):
             parts.add_loss(loss, dict(config), **arguments)
         return parts
 
-    def _weight(self, kind: type) -> float:
+    def _config(self, kind: type, where: str) -> Dict[str, Any]:
+        """Config of the loss with its full name and weight."""
+        config = {key: value for key, value in self.loss.items() if key != '_scope_'}
+        config['type'] = full_name(kind)
+        if self.loss_weight is not None or self.factor != 1:
+            config[WEIGHT] = self._weight(kind, where)
+        return config
+
+    def _weight(self, kind: type, where: str) -> float:
         """The weight that the loss gets."""
         own = inspect.signature(kind).parameters.get(WEIGHT)
         if own is None:
             raise DistillError(
-                f'{kind.__name__} has no {WEIGHT} to be set; leave it out, and set the weight that the loss has, if '
-                'any, in its own config.'
+                f'{kind.__name__} has no {WEIGHT} for "{where}.{WEIGHT}", or for the one of its teacher; leave these '
+                'out, and set the weight that the loss has, if any, in its own config.'
             )
         default = own.default if isinstance(own.default, (int, float)) else 1.0
         weight = self.loss.get(WEIGHT, default) if self.loss_weight is None else self.loss_weight
@@ -122,13 +136,19 @@ class Feature(Method):
         parts.connectors[connector] = _connector(self.adapt, level, f'{where}.adapt')
         return dict(student, connector=connector), teacher
 
+    def _taps(self) -> Dict[str, Any]:
+        """The taps by the user's names; a single one has none."""
+        if not isinstance(self.tap, dict):
+            return {'': self.tap}
+        written = {key: value for key, value in self.tap.items() if key != '_scope_'}
+        return {'': written} if set(written) <= _MODELS else written
+
     def _levels(self, where: str, models: ModelPair) -> List[Dict[str, LevelPair]]:
         """For each level the taps of both models, by the user's names; a single tap has none."""
-        taps: Dict[str, Any] = {'': self.tap}
-        if isinstance(self.tap, dict):
-            written = {key: value for key, value in self.tap.items() if key != '_scope_'}
-            taps = {'': written} if set(written) <= _MODELS else written
-        found = {tap: _match(value, f'{where}.tap' + (f'.{tap}' if tap else ''), models) for tap, value in taps.items()}
+        found = {
+            tap: _match(value, f'{where}.tap' + (f'.{tap}' if tap else ''), models)
+            for tap, value in self._taps().items()
+        }
         count = max(len(levels) for levels in found.values())
         for tap, levels in found.items():
             if len(levels) not in (1, count):
@@ -142,28 +162,41 @@ class Feature(Method):
         return paired[: self.levels]
 
 
-def _match(tap: Any, where: str, models: ModelPair) -> List[LevelPair]:
-    """One tap in both models, matched by stride."""
-    if tap in ('output', 'pre_norm'):
-        return models.levels(tap)
+def _paths(tap: Any, where: str) -> Dict[str, str]:
+    """The paths of the modules in both models."""
     paths = dict(student=tap, teacher=tap) if isinstance(tap, str) else tap
     if not isinstance(paths, dict) or {key for key in paths if key != '_scope_'} != _MODELS:
         raise DistillError(
             f'"{where}" is {tap!r}; it must be the path of a module, or dict(student=<module path>, '
             'teacher=<module path>).'
         )
+    if 'neck' in paths.values():
+        raise DistillError(f'"{where}" is "neck", which returns several levels; write "output" for all of them.')
+    return paths
+
+
+def _match(tap: Any, where: str, models: ModelPair) -> List[LevelPair]:
+    """One tap in both models, matched by stride."""
+    if tap in ('output', 'pre_norm'):
+        return models.levels(tap)
+    paths = _paths(tap, where)
     return models.match(models.student.calls(paths['student']), models.teacher.calls(paths['teacher']))
 
 
 def _connector(config: Dict[str, Any], level: LevelPair, where: str) -> Dict[str, Any]:
     """A connector's config with the widths of one level."""
-    if 'type' not in config:
-        raise DistillError(f'"{where}" must be a dict with a "type", for instance dict(type=\'mmrazor.MGDConnector\').')
     filled = {key: value for key, value in config.items() if key != '_scope_'}
-    kind = find_part(config['type'], f'{where}.type', 'connectors')
+    kind = _connector_class(config, where)
     filled['type'] = full_name(kind)
     known = inspect.signature(kind).parameters
     for names, tap in zip(_WIDTHS, (level.student, level.teacher)):
         filled.update({name: tap.channels for name in names if name in known and name not in filled})
     require_arguments(kind, filled, where)
     return filled
+
+
+def _connector_class(config: Dict[str, Any], where: str) -> type:
+    """The class of a connector."""
+    if 'type' not in config:
+        raise DistillError(f'"{where}" must be a dict with a "type", for instance dict(type=\'mmrazor.MGDConnector\').')
+    return find_part(config['type'], f'{where}.type', 'connectors')

@@ -28,6 +28,14 @@ class LevelMethod(Method):
 
     tap: Literal['output', 'pre_norm'] = 'output'
 
+    def check(self, where: str) -> None:
+        """Refuse a method that does not name its one loss."""
+        if set(self.losses) != {''}:
+            raise DistillError(
+                f'{type(self).__name__} names {len(self.losses)} losses, but a LevelMethod wires one; write '
+                "losses = {'': MyLoss}, or derive it from Method and wire them in expand()."
+            )
+
     def of_level(self, level: LevelPair) -> Dict[str, Any]:
         """What the loss of a level needs beside the user's settings."""
         return {}
@@ -65,9 +73,10 @@ def fill_in(
     """
     required, optional = _arguments(loss, where)
     own = [name for name in required if name not in FACTS]
-    if set(features) == {'student', 'teacher'} and len(own) == 2 and not set(features) & set(optional):
+    if len(features) == 2 and len(own) == 2 and set(own) != set(features) and not set(features) & set(optional):
         student, teacher = sorted(own, key=_likeness)
-        features = {student: features['student'], teacher: dict(features['teacher'], like=student)}
+        of_student, of_teacher = features.values()
+        features = {student: of_student, teacher: dict(of_teacher, like=student)}
     unknown = [name for name in own if name not in features]
     missing = [name for name in features if name not in required and name not in optional]
     if unknown or missing:

@@ -31,10 +31,8 @@ def find_method(kind: Union[str, type], where: str) -> type:
     METHODS.import_from_location()
     found = _find(str(kind), METHODS.module_dict)
     if found is None:
-        package = str(kind).partition('.')[0] if '.' in str(kind) else '<your package>'
-        advice = f" (one of your own needs custom_imports=dict(imports=['{package}']))"
         raise DistillError(
-            f'"{where}" is {kind!r}, which is no method{"" if package == "mmkd_plugin" else advice}: '
+            f'"{where}" is {kind!r}, which is no method{_import_advice(str(kind))}: '
             + nearest(_last(kind), known_methods())
         )
     return found
@@ -71,9 +69,11 @@ def find_part(kind: Union[str, type], where: str, folder: str) -> type:
         found = _find(name, registry.module_dict)
         if found is not None and '.' in name:
             return found
-    known = {**ROOT_MODELS.children['mmrazor'].module_dict, **MODELS.module_dict}
+    known = {**ROOT_MODELS.module_dict, **ROOT_MODELS.children['mmrazor'].module_dict, **MODELS.module_dict}
     options = [key for key, value in known.items() if _is_one(value, folder)]
-    raise DistillError(f'"{where}" is {kind!r}, which is none of the {folder}: {nearest(_last(kind), options)}')
+    raise DistillError(
+        f'"{where}" is {kind!r}, which is none of the {folder}{_import_advice(name)}: {nearest(_last(kind), options)}'
+    )
 
 
 def require_arguments(part: type, config: Mapping[str, Any], where: str) -> None:
@@ -106,10 +106,20 @@ def full_name(part: type) -> str:
     return f'{part.__module__}.{part.__name__}'
 
 
+def _import_advice(name: str) -> str:
+    """How to make a part of one's own known."""
+    package = name.partition('.')[0] if '.' in name else '<your package>'
+    if package in ('mmkd_plugin', *ROOT_MODELS.children):
+        return ''
+    return f" (one of your own needs custom_imports=dict(imports=['{package}']))"
+
+
 def _is_one(part: type, folder: str) -> bool:
     """Whether a registered class is one of the losses or connectors."""
     own = part.__module__.startswith('mmkd_plugin.methods') and folder == 'losses'
-    return own or f'.{folder}.' in part.__module__
+    package = part.__module__.partition('.')[0]
+    foreign = package not in ('mmkd_plugin', 'mmengine', 'mmcv', 'torch', *ROOT_MODELS.children)
+    return own or foreign or f'.{folder}.' in part.__module__
 
 
 def _get(name: str) -> Optional[type]:
@@ -134,8 +144,14 @@ def _find(name: str, registered: Mapping[str, type]) -> Optional[type]:
         return here
     try:
         part: Any = getattr(importlib.import_module(scope), last, None)
-    # The last two are names such as "..x", which are no paths.
-    except (ImportError, TypeError, ValueError):
+    except ModuleNotFoundError as error:
+        if error.name is not None and f'{scope}.'.startswith(f'{error.name}.'):
+            return None
+        raise DistillError(f'"{name}" cannot be imported ({error}); mend its package.') from error
+    except ImportError as error:
+        raise DistillError(f'"{name}" cannot be imported ({error}); mend its package.') from error
+    # Names such as "..x", which are no paths.
+    except (TypeError, ValueError):
         return None
     return part if isinstance(part, type) else None
 

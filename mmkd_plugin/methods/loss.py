@@ -15,8 +15,8 @@ from mmkd_plugin.utilities.settings import checked
 class DistillLoss(nn.Module):
     """A loss of one or several weighted terms.
 
-    A subclass defines :meth:`terms`. Calling the module gives their sum, one scalar as MMRazor's own distiller and any
-    training loop expect it; the plugin's distiller asks for the terms, which it schedules and logs one by one.
+    A subclass defines a method ``terms``. Calling the module gives their sum, one scalar as MMRazor's own distiller and
+    any training loop expect it; the plugin's distiller asks for the terms, which it schedules and logs one by one.
 
     The constructor of a subclass is the source of its settings: names, types, defaults and ranges stand in its
     signature and their meanings in the docstring. What they do not allow is refused when it is built.
@@ -27,15 +27,10 @@ class DistillLoss(nn.Module):
         if '__init__' in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
         if 'terms' in vars(cls) and 'forward' not in vars(cls):
-            cls.forward = _summed(cls.terms)  # type: ignore[method-assign]
+            cls.forward = _summed(cls.terms)
 
-    def terms(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
-        """The weighted terms by name, each a scalar; without those of weight 0."""
-        raise NotImplementedError
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The sum of the terms, a scalar; takes what :meth:`terms` takes."""
-        raise NotImplementedError
+    terms: Callable[..., Dict[str, Tensor]]
+    """Gives the weighted terms by name, each a scalar, without those of weight 0; a method of the subclass."""
 
 
 def _summed(terms: Callable[..., Dict[str, Tensor]]) -> Callable[..., Tensor]:

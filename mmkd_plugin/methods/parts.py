@@ -9,11 +9,12 @@ from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.models import LevelPair, ModelPair
 from mmkd_plugin.probe.taps import Tap
+from mmkd_plugin.recorders import BatchRecorder
 
 Entry = Dict[str, Any]
 """Where an argument of a loss comes from: a record of one side, by name, and what is done to it."""
 
-BATCH_FACTS = ('boxes', 'valid', 'image_shapes', 'labels', 'label', 'image')
+BATCH_FACTS = tuple(BatchRecorder.facts)
 """Facts of the batch that a loss gets by the name of its argument, as the ``Batch`` recorder calls them."""
 
 

@@ -122,7 +122,7 @@ def _label(batch: _Batch) -> Tensor:
     if any(getattr(sample, 'gt_sem_seg', None) is None for sample in batch.samples or [None]):
         raise DistillError(
             'The method needs label maps, but the data samples hold no gt_sem_seg; add LoadAnnotations to the '
-            "student's training pipeline."
+            "student's training pipeline, for a detector with with_seg=True."
         )
     return torch.cat([sample.gt_sem_seg.data for sample in batch.samples])
 
@@ -143,10 +143,10 @@ def _instances(batch: _Batch) -> List[Any]:
 
 
 BatchRecorder.facts = {
-    'image': lambda batch: batch.images,
     'boxes': _boxes,
     'valid': _valid,
-    'labels': _labels,
     'image_shapes': _image_shapes,
+    'labels': _labels,
     'label': _label,
+    'image': lambda batch: batch.images,
 }

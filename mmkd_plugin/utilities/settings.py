@@ -70,7 +70,7 @@ class PowerOf:
     base: int
 
     def __contains__(self, value: float) -> bool:
-        return value > 0 and math.log(value, self.base).is_integer()
+        return value > 0 and value == self.base ** float(round(math.log(value, self.base)))
 
     def __str__(self) -> str:
         return f'that is a power of {self.base}'
@@ -147,9 +147,8 @@ def settings_of(cls: type) -> Dict[str, Setting]:
         hints = _hints(cls)
         found = [(field.name, _default(field)) for field in dataclasses.fields(cls) if field.init]
     else:
-        constructor = getattr(cls, '__init__')  # noqa: B009
-        hints = _hints(inspect.unwrap(constructor))
-        found = [(item.name, item.default) for item in _named(inspect.signature(constructor))[1:]]
+        hints, defaults = _arguments(cls)
+        found = list(defaults.items())
     return {name: Setting(name, hints.get(name, Any), default, meanings.get(name, '')) for name, default in found}
 
 
@@ -313,6 +312,24 @@ def _hints(owner: Any) -> Dict[str, Any]:
         return get_type_hints(owner, include_extras=True)
     except (NameError, TypeError):
         return {}
+
+
+def _arguments(cls: type) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Hints and defaults of a constructor's arguments, with those that its ``**kwargs`` hand on to the next class."""
+    hints: Dict[str, Any] = {}
+    defaults: Dict[str, Any] = {}
+    for base in cls.__mro__:
+        constructor: Any = vars(base).get('__init__')
+        if constructor is None or base is object:
+            continue
+        signature = inspect.signature(constructor)
+        for item in _named(signature)[1:]:
+            if item.name not in defaults:
+                defaults[item.name] = item.default
+                hints[item.name] = _hints(inspect.unwrap(constructor)).get(item.name, Any)
+        if not any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values()):
+            break
+    return hints, defaults
 
 
 def _named(signature: inspect.Signature) -> List[inspect.Parameter]:

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.methods import FGI
+from mmkd_plugin.methods.lookup import find_method
 from mmkd_plugin.study.pictures.canvas import add_legend, image_of, save
 from mmkd_plugin.teachers.weights import RANDOM_WEIGHTS
 
@@ -128,7 +130,11 @@ def _imitation_alone(config: Config) -> Config:
     """The expanded config of a block with its FGI and an untrained teacher."""
     cfg = Config(dict(config.to_dict()))
     methods = (cfg.get('distill') or {}).get('methods') or {}
-    names = [name for name, method in methods.items() if isinstance(method, dict) and method.get('type') == 'FGI']
+    names = [
+        name
+        for name, method in methods.items()
+        if isinstance(method, dict) and find_method(method.get('type', ''), f'distill.methods.{name}.type') is FGI
+    ]
     if not names:
         raise DistillError(
             'The config has no FGI in its distill block; inherit "mmkd_plugin::_base_/fgi/one_stage.py" or, for '

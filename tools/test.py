@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config the checkpoint was trained with, or the stock config of the student')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--show-dir', help='folder for the images with their predictions')
+    parser.add_argument(
+        '--show-dir', help='folder for the images with their detections or label maps, from where you are'
+    )
     add_common_arguments(parser)
     return parser.parse_args()
 

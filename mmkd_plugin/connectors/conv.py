@@ -15,7 +15,7 @@ class ConvConnector(BaseConnector):
     Args:
         in_channels: Channels of the student feature.
         out_channels: Channels of the teacher feature.
-        kernel_size: 1 (FGD, Chen-2017) or 3 (FGI); odd.
+        kernel_size: 1 (FGD, Chen et al.) or 3 (FGI); odd.
         relu: Whether a ReLU follows, for teacher maps that are taken behind one.
         init_cfg: MMEngine initialisation of the weights, in place of torch's default.
     """

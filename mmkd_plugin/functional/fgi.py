@@ -220,9 +220,7 @@ def fgi_loss(
         require_same_shape(*features)
     if counts is None:
         counts = lit_cells(masks)
-    sums = [
-        (mask * ((ours - theirs.detach()) ** 2).sum(1)).sum() for ours, theirs, mask in zip(student, teacher, masks)
-    ]
+    sums = [(mask * ((one - other.detach()) ** 2).sum(1)).sum() for one, other, mask in zip(student, teacher, masks)]
     return (torch.stack(sums) / (2 * torch.where(counts > 0, counts, 1))).sum()
 
 

@@ -34,12 +34,12 @@ _LABELS = {'rpn_head': 'rpn', 'bbox_head': 'dense', 'roi_head.bbox_head': 'roi'}
 class ChenClassificationLoss(DistillLoss):
     r"""The soft part of the paper's classification loss, :math:`\mu L_{hard} + (1 - \mu) L_{soft}`.
 
-    The hard part is the student's own loss, which its owner weighs with mu. Student and teacher must have seen the same
-    proposals: the student's sampled anchors or RoIs.
+    The hard part is the student's own loss, which its owner weighs with mu, here ``hard_share``. Student and teacher
+    must have seen the same proposals: the student's sampled anchors or RoIs.
 
     Args:
-        mu: Share of the student's own classification losses; the teacher's soft ones have 1 - mu, so that 1 switches
-            classification off.
+        hard_share: Mu, the share of the student's own classification losses; the teacher's soft ones have the rest, so
+            that 1 switches classification off.
         background_weight: Weight of the background's column, or of "not this class" where each has a sigmoid; 1 is the
             paper's unweighted ablation.
         background_index: Column of the background among softmax logits; the last one in MMDetection.
@@ -50,7 +50,7 @@ class ChenClassificationLoss(DistillLoss):
 
     def __init__(
         self,
-        mu: Share = 0.5,
+        hard_share: Share = 0.5,
         background_weight: Factor = 1.5,
         background_index: int = -1,
         temperature: Positive = 1.0,
@@ -58,7 +58,7 @@ class ChenClassificationLoss(DistillLoss):
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
-        self.weight = (1 - mu) * loss_weight
+        self.weight = (1 - hard_share) * loss_weight
         self.background_weight = background_weight
         self.background_index = background_index
         self.temperature = temperature
@@ -213,6 +213,7 @@ class Chen(Method):
     losses = {'': ChenClassificationLoss, 'regression': ChenRegressionLoss, 'hint': ChenHintLoss}
     given = ('background_index', 'sigmoid')
     renamed = {
+        'mu': 'hard_share',
         'regression': 'regression_form',
         'margin': 'regression_margin',
         'hint_adapt': "adapt='always', 'auto' or 'never'",
@@ -225,11 +226,11 @@ class Chen(Method):
     def expand(self, name: str, models: ModelPair) -> Parts:
         """Losses on every head and, for the hint, on every level."""
         parts = Parts()
-        if self.mu != 1 or self.regression_weight:
+        if self.hard_share != 1 or self.regression_weight:
             # The boxes of an RoI are those of its class.
             parts.same_classes = True
             where = f'distill.methods.{name}'
-            remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
+            remedy = f'set {where}.hard_share=1 and {where}.regression_weight=0'
             for pair in models.box_heads(self.heads, remedy=remedy):
                 self._compare(parts, f'loss_{name}_{_LABELS.get(pair.student.path, "roi")}', pair, models, where)
         if self.hint_weight:
@@ -238,26 +239,26 @@ class Chen(Method):
 
     def _compare(self, parts: Parts, loss: str, pair: BoxHeadPair, models: ModelPair, where: str) -> None:
         """Classification and regression of one head."""
-        remedy = f'set {where}.mu=1 and {where}.regression_weight=0'
+        remedy = f'set {where}.hard_share=1 and {where}.regression_weight=0'
         if models.student.roi_head is not None and models.student.dense_head is not None:
             remedy = f"set {where}.heads='{'roi' if pair.student.path == 'rpn_head' else 'dense'}'"
         pair.require_readable(remedy)
-        if self.mu != 1:
+        if self.hard_share != 1:
             pair.require_same_classes()
         if self.regression_weight:
             pair.require_same_boxes(f'set {where}.regression_weight=0')
         samples, predictions = _record_heads(parts, pair, models)
         dense = bool(pair.student.anchors)
         levels = _matched(pair, remedy) if dense else [(0, 0)]
-        if self.mu != 1:
+        if self.hard_share != 1:
             first = level_name(f'{loss}_cls', 0) if dense else f'{loss}_cls'
-            parts.mix(pair.student.loss, self.mu, f'{first}.soft')
+            parts.mix(pair.student.loss, self.hard_share, f'{first}.soft')
         for index, (at_student, at_teacher) in enumerate(levels):
             sample = dict(recorder=samples, from_student=True, record_idx=at_student)
             prediction = dict(recorder=predictions, from_student=False, record_idx=at_teacher)
             # Anchors of all levels share one factor; RoIs are counted by the losses.
             shared = dict(avg_factor=dict(sample, data_idx='avg_factor')) if dense else {}
-            if self.mu != 1:
+            if self.hard_share != 1:
                 parts.add_loss(
                     level_name(f'{loss}_cls', index) if dense else f'{loss}_cls',
                     self.loss_config(sigmoid=pair.student.sigmoid),

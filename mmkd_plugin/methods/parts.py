@@ -54,7 +54,7 @@ class Parts:
         for loss in self.student_loss_weights.keys() & other.student_loss_weights.keys():
             raise DistillError(
                 f'Two methods of the distill block weigh the student\'s "{loss}"; keep one of them, or set its share '
-                '(alpha or mu) to 1 in all but one.'
+                '(hard_share) to 1 in all but one.'
             )
         for field in dataclasses.fields(self):
             if field.name != 'same_classes':

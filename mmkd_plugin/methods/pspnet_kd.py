@@ -23,15 +23,15 @@ class PSPNetKDLoss(DistillLoss):
     r"""Logits and auxiliary class map; see :mod:`mmkd_plugin.functional.pspnet_kd` for the formulas.
 
     The method's total is :math:`(1 - \alpha) L_{kl} + \alpha L_{ce} + L_{aux}`; the cross-entropy is the student's own
-    loss, which its owner weighs with alpha. All logits are compared in the size of the label, to which the method
-    resizes them.
+    loss, which its owner weighs with alpha, here ``hard_share``. All logits are compared in the size of the
+    label, to which the method resizes them.
 
     The auxiliary class map is compared with the teacher's auxiliary head, as the method describes. The shipped code
     compares it with the teacher's main logits; record these as ``teacher_aux`` to reproduce it.
 
     Args:
         temperature: Of the KL terms.
-        alpha: Share of the hard loss, the student's own loss of its decode head; the KL term has 1 - alpha.
+        hard_share: Alpha, the share of the hard loss, the student's own of its decode head; the KL term has the rest.
         aux_weight: Weight of the auxiliary term; 0 for models without an auxiliary head.
         aux_divergence: How the auxiliary class maps are compared, ``'smooth_l1'`` or ``'kl'``.
         ignore_index: Label of pixels that the KL terms leave out; None counts every pixel.
@@ -41,14 +41,14 @@ class PSPNetKDLoss(DistillLoss):
     def __init__(
         self,
         temperature: Positive = 1.9,
-        alpha: Share = 0.25,
+        hard_share: Share = 0.25,
         aux_weight: Weight = 1.0,
         aux_divergence: Literal['smooth_l1', 'kl'] = 'smooth_l1',
         ignore_index: Optional[int] = None,
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
-        weights = {'kl': (1 - alpha) * loss_weight, 'aux': aux_weight * loss_weight}
+        weights = {'kl': (1 - hard_share) * loss_weight, 'aux': aux_weight * loss_weight}
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.aux_divergence = aux_divergence
         self.temperature = temperature
@@ -111,8 +111,8 @@ class PSPNetKDLoss(DistillLoss):
 class PSPNetKD(Method):
     """Main and auxiliary logits of two encoder-decoders, after the public PSPNet-knowledge-distillation code.
 
-    The total is (1 - alpha) KL + alpha hard loss + auxiliary term; the student's own auxiliary loss keeps its weight.
-    All logits are resized to the label's size first, as their heads resize them.
+    The total is ``(1 - hard_share) * KL + hard_share * hard loss + auxiliary term``; the student's own auxiliary loss
+    keeps its weight. All logits are resized to the label's size first, as their heads resize them.
 
     Attributes:
         aux_target: What the student's auxiliary head imitates: the teacher's ``'aux'`` head, or, as the shipped code
@@ -124,19 +124,20 @@ class PSPNetKD(Method):
     task = 'segmentation'
     losses = {'': PSPNetKDLoss}
     given = ('ignore_index',)
+    renamed = {'alpha': 'hard_share'}
 
     aux_target: Literal['aux', 'main'] = 'aux'
     aux_index: Annotated[int, AtLeast(0)] = 0
     ignore: bool = False
 
     def expand(self, name: str, models: ModelPair) -> Parts:
-        """One loss on the logits of all heads, and the factor alpha on the student's own."""
+        """One loss on the logits of all heads, and the factor hard_share on the student's own."""
         heads = models.decode_heads()
         heads.require_same_classes()
         parts = Parts(same_classes=True)
         loss = f'loss_{name}'
-        if self.alpha != 1:
-            parts.mix('decode.loss', self.alpha, f'{loss}.kl')
+        if self.hard_share != 1:
+            parts.mix('decode.loss', self.hard_share, f'{loss}.kl')
         inputs = dict(student=heads.student, teacher=heads.teacher)
         if self.aux_weight:
             inputs.update(self._auxiliary(models, heads))

@@ -1,1 +1,1 @@
-"""Measure what distillation brings: runs, tables, pictures, and a regression check for CI."""
+"""Measure what distillation brings: runs, tables, pictures, listings of layers."""

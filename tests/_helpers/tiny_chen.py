@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from _helpers.tiny import batch, block, faster_rcnn, retinanet, run_config
 from mmkd_plugin.block import expand_config
 
-OFF = dict(mu=1.0, regression_weight=0, hint_weight=0)
+OFF = dict(hard_share=1.0, regression_weight=0, hint_weight=0)
 
 
 def expand(student=None, teacher=None, others=None, block_keys=None, **keys):

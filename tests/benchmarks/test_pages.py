@@ -212,11 +212,21 @@ def examples() -> list[str]:
 BLOCKS = [code for code in examples() if 'distill = dict(' in code]
 
 
+RELATION = '''
+
+class MyRelation(DistillLoss):
+    """Named on the page with what it takes."""
+
+    def forward(self, student_low, teacher_low, student_neck, teacher_neck, boxes, valid):
+        return student_low.sum()
+'''
+
+
 @pytest.fixture
 def my_pkg(tmp_path, monkeypatch):
     """The module that the page describes, where Python finds it; what it registers goes with the test."""
     (source,) = [code for code in examples() if 'class MyMethod' in code]
-    (tmp_path / 'my_pkg.py').write_text(source)
+    (tmp_path / 'my_pkg.py').write_text(source + RELATION)
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop('my_pkg', None)

@@ -22,19 +22,19 @@ def test_both_heads_of_two_stages_and_the_one_of_one_stage():
 
 
 def test_hard_losses_have_the_share_mu():
-    assert two_stage(mu=0.3).student_loss_weights == {'loss_rpn_cls': 0.3, 'loss_cls': 0.3}
-    config = expand(mu=0.3)
+    assert two_stage(hard_share=0.3).student_loss_weights == {'loss_rpn_cls': 0.3, 'loss_cls': 0.3}
+    config = expand(hard_share=0.3)
     assert config.student_loss_weights == {'loss_cls': 0.3}
     assert math.isclose(MODELS.build(config.distiller.distill_losses.loss_chen_dense_cls_level0).weight, 0.7)
 
 
-@pytest.mark.parametrize('part', [('mu', 'cls'), ('regression_weight', 'reg'), ('hint_weight', 'hint')])
+@pytest.mark.parametrize('part', [('hard_share', 'cls'), ('regression_weight', 'reg'), ('hint_weight', 'hint')])
 def test_each_part_alone(part):
     key, name = part
     config = two_stage(**{**OFF, key: 0.5})
     losses = config.distiller.distill_losses
     assert losses and all(f'_{name}' in loss for loss in losses)
-    assert ('student_loss_weights' in config) is (key == 'mu')
+    assert ('student_loss_weights' in config) is (key == 'hard_share')
     recorders = set(config.distiller.student_recorders) | set(config.distiller.teacher_recorders)
     if key == 'hint_weight':
         assert recorders == {'neck', 'teacher_neck'} and 'same_classes' not in config.teachers.teacher
@@ -49,8 +49,8 @@ def test_the_papers_ablation_is_configuration():
     def only(**keys):
         return expand(teacher=same, **{**OFF, **keys}).distiller
 
-    assert only(mu=0.5, background_weight=1).distill_losses.loss_chen_dense_cls_level0.background_weight == 1
-    assert only(mu=0.5).distill_losses.loss_chen_dense_cls_level0.background_weight == 1.5
+    assert only(hard_share=0.5, background_weight=1).distill_losses.loss_chen_dense_cls_level0.background_weight == 1
+    assert only(hard_share=0.5).distill_losses.loss_chen_dense_cls_level0.background_weight == 1.5
     assert only(regression_weight=0.5, regression_form='l2').distill_losses.loss_chen_dense_reg_level0.form == 'l2'
     assert only(regression_weight=0.5).distill_losses.loss_chen_dense_reg_level0.form == 'bounded'
     assert not only(hint_weight=0.5, adapt='never').connectors

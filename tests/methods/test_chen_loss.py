@@ -94,9 +94,9 @@ class TestChenClassificationLoss(LossTester):
     def test_share_of_the_hard_loss(self):
         # Without any the soft loss counts in full; with three quarters, a quarter of it; with all, nothing.
         inputs = self.inputs()
-        full = self.build(mu=0)(**inputs)
-        assert_near(self.build(mu=0.75)(**inputs), full / 4, 1e-6)
-        assert self.build(mu=1).terms(**inputs) == {}
+        full = self.build(hard_share=0)(**inputs)
+        assert_near(self.build(hard_share=0.75)(**inputs), full / 4, 1e-6)
+        assert self.build(hard_share=1).terms(**inputs) == {}
 
     def test_unsampled_anchors_do_not_count(self):
         inputs = self.inputs()

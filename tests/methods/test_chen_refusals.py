@@ -52,7 +52,11 @@ CODER = dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2])
             r"student's roi_head.bbox_head is a CascadeRoIHead.*set distill.methods.chen.heads='dense'",
         ),
         (faster_rcnn(), cascade(24), r"teacher's roi_head.bbox_head is a CascadeRoIHead.*heads='dense'"),
-        (atss(), RETINA, r"student's bbox_head is a ATSSHead.*mu=1 and distill.methods.chen.regression_weight=0"),
+        (
+            atss(),
+            RETINA,
+            r"student's bbox_head is a ATSSHead.*hard_share=1 and distill.methods.chen.regression_weight=0",
+        ),
         (retinanet(), fcos(), r"teacher's bbox_head is a FCOSHead"),
     ],
 )
@@ -87,7 +91,7 @@ def test_widths_that_differ_need_the_adaptation():
 @pytest.mark.parametrize(
     ('keys', 'message'),
     [
-        (dict(mu=1.5), r'mu\" is 1.5; it must be a number from 0 to 1\.'),
+        (dict(hard_share=1.5), r'hard_share\" is 1.5; it must be a number from 0 to 1\.'),
         (dict(regression_weight=-1), r'regression_weight\" is -1; it must be a number of at least 0\.'),
         (dict(temperature=0), r'temperature\" is 0; it must be a number above 0\.'),
     ],
@@ -98,5 +102,5 @@ def test_numbers_that_mean_nothing_are_refused(keys, message):
 
 
 def test_two_shares_of_one_loss_are_refused():
-    with pytest.raises(DistillError, match=r'"loss_cls".*mu'):
-        expand(others=dict(again=dict(type='Chen', **{**OFF, 'mu': 0.5})))
+    with pytest.raises(DistillError, match=r'"loss_cls".*hard_share'):
+        expand(others=dict(again=dict(type='Chen', **{**OFF, 'hard_share': 0.5})))

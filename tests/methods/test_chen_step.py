@@ -233,7 +233,7 @@ def test_copies_keep_nothing_of_the_teacher(model):
 
 def test_together_with_fgd():
     """FGD and the classification part of Chen in one block."""
-    only = {**OFF, 'mu': 0.5}
+    only = {**OFF, 'hard_share': 0.5}
     model = build(two_stage(others=dict(fgd=dict(type='FGD')), **only))
     step = Step(model)
     names = {name for name in step.losses if name.startswith('distill.')}

@@ -35,7 +35,7 @@ class TestChen(MethodTester):
         hint_adapt="adapt='always', 'auto' or 'never'",
     )
     term = 'soft'
-    other = dict(type='Chen', mu=1, regression_weight=0)
+    other = dict(type='Chen', hard_share=1, regression_weight=0)
 
     def student(self) -> dict[str, Any]:
         return tiny.faster_rcnn()

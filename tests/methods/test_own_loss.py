@@ -264,7 +264,11 @@ def test_two_taps_reach_the_loss_by_their_names():
         ),
         (
             TwoTaps,
-            dict(tap=dict(low='bbox_head.cls_convs.0.conv', neck=dict(student='neck.fpn_convs', teacher='neck.fpn_convs.0'))),
+            dict(
+                tap=dict(
+                    low='bbox_head.cls_convs.0.conv', neck=dict(student='neck.fpn_convs', teacher='neck.fpn_convs.0')
+                )
+            ),
             r'The tap "neck.fpn_convs" is no module',
         ),
         (Boxed, dict(kit=tiny_seg), r'the loss takes boxes, which the data of a segmentor .* do not hold'),

@@ -1,4 +1,4 @@
-"""Main and auxiliary logits in the block: heads, alpha, and what is refused at expansion."""
+"""Main and auxiliary logits in the block: heads, shares, and what is refused at expansion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def expanded(method: dict, **changes) -> ConfigDict:
 def test_defaults_are_the_methods():
     model = expanded(dict(type='PSPNetKD'))
     loss = model.distiller.distill_losses.loss_seg
-    assert (loss.temperature, loss.alpha, loss.aux_weight, loss.ignore_index) == (1.9, 0.25, 1.0, None)
+    assert (loss.temperature, loss.hard_share, loss.aux_weight, loss.ignore_index) == (1.9, 0.25, 1.0, None)
     assert model.student_loss_weights == {'decode.loss': 0.25}
     assert model.teachers.teacher.same_classes
 
@@ -86,9 +86,9 @@ def test_no_auxiliary_head_names_the_weight(role):
     [
         (dict(type='PSPNetKD'), dict(teacher=pspnet(classes=5)), r'gives 3 classes and the teacher.*5'),
         (
-            dict(type='PSPNetKD', alpha=1.5),
+            dict(type='PSPNetKD', hard_share=1.5),
             {},
-            r'"distill.methods.seg.alpha" is 1.5; it must be a number from 0 to 1\.',
+            r'"distill.methods.seg.hard_share" is 1.5; it must be a number from 0 to 1\.',
         ),
     ],
 )
@@ -105,5 +105,5 @@ def test_two_methods_cannot_share_alpha():
 
 
 def test_alpha_one_leaves_the_student_alone():
-    assert not DistillBlock.parse(block(dict(type='PSPNetKD', alpha=1, aux_weight=0))).methods
-    assert 'student_loss_weights' not in expanded(dict(type='PSPNetKD', alpha=1))
+    assert not DistillBlock.parse(block(dict(type='PSPNetKD', hard_share=1, aux_weight=0))).methods
+    assert 'student_loss_weights' not in expanded(dict(type='PSPNetKD', hard_share=1))

@@ -48,7 +48,7 @@ class TestPSPNetKDLoss(LossTester):
         temperature, alpha = data['temperature'].item(), data['alpha'].item()
         logits = {'student': data['student_logits'], 'teacher': data['teacher_logits']}
         aux = {**logits, 'student_aux': data['student_aux'], 'teacher_aux': data['teacher_aux']}
-        kl = {'alpha': 0, 'aux_weight': 0, 'temperature': temperature}
+        kl = {'hard_share': 0, 'aux_weight': 0, 'temperature': temperature}
         if name == 'kl':
             gradients = {'student': data['grad_student_kl_per_pixel']}
             return Golden(PSPNetKDLoss(**kl), logits, {'kl': data['out_kl_per_pixel']}, gradients)
@@ -57,13 +57,13 @@ class TestPSPNetKDLoss(LossTester):
             return Golden(loss, inputs, {'kl': data['out_kl_per_pixel_valid_only']}, {})
         if name == 'aux':
             gradients = {'student_aux': data['grad_aux_smoothl1']}
-            return Golden(PSPNetKDLoss(alpha=1, aux_weight=1), aux, {'aux': data['out_aux_smoothl1']}, gradients)
+            return Golden(PSPNetKDLoss(hard_share=1, aux_weight=1), aux, {'aux': data['out_aux_smoothl1']}, gradients)
         # The released code averages over the 21 classes and multiplies by 19.
         if name == 'aux_kl':
             loss = PSPNetKDLoss(temperature, 1, 19 / 21, 'kl')
             gradients = {'student_aux': data['grad_aux_kl_official_style']}
             return Golden(loss, aux, {'aux': data['out_aux_kl_official_style']}, gradients)
-        kl['alpha'] = 1 - (1 - alpha) * 19 / 21
+        kl['hard_share'] = 1 - (1 - alpha) * 19 / 21
         if name == 'main':
             terms = {'kl': (1 - alpha) * data['out_kl_official'], 'ce': alpha * data['out_ce']}
             loss = WithHardLoss(PSPNetKDLoss(**kl), alpha, data['label'])
@@ -77,9 +77,9 @@ class TestPSPNetKDLoss(LossTester):
     def test_share_of_the_hard_loss(self):
         # Without any the KL counts in full; with three quarters, a quarter of it; with all, nothing, not even a term.
         inputs = self.inputs()
-        full = self.build(alpha=0).terms(**inputs)
-        assert_near(self.build(alpha=0.75).terms(**inputs)['kl'], full['kl'] / 4, 1e-6)
-        assert set(self.build(alpha=1).terms(**inputs)) == {'aux'}
+        full = self.build(hard_share=0).terms(**inputs)
+        assert_near(self.build(hard_share=0.75).terms(**inputs)['kl'], full['kl'] / 4, 1e-6)
+        assert set(self.build(hard_share=1).terms(**inputs)) == {'aux'}
 
     @pytest.mark.parametrize('head', ['kl', 'aux'])
     def test_ignored_pixels_do_not_count(self, head):

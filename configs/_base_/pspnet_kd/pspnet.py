@@ -5,4 +5,4 @@ runner_type = 'mmkd_plugin.DistillRunner'
 distill = dict(
     teacher=None,
     teacher_ckpt=None,
-    methods=dict(pspnet_kd=dict(type='PSPNetKD', temperature=1.9, alpha=0.25, aux_weight=1.0)))
+    methods=dict(pspnet_kd=dict(type='PSPNetKD', temperature=1.9, hard_share=0.25, aux_weight=1.0)))

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.mutation import Mutant, Result, mutants_of, page_of
 
+pytestmark = pytest.mark.slow
+
 # In a process of its own, since a fork of this one would have the threads of other tests.
 PROGRAM = """
 import torch

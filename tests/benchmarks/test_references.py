@@ -13,6 +13,8 @@ from rich.console import Console
 from benchmarks.references import Tolerance, compare, run
 from mmkd_plugin.errors import DistillError
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = dict(pair=dict(first=dict(loss=2.0), later=dict(loss=1.0), metrics=dict(mAP=0.1)))
 
 

@@ -21,6 +21,8 @@ from benchmarks.zoo.sweep import Family, Limits, families, sweep, zoo_folder
 from benchmarks.zoo.trial import FAILS, LEFT_OUT, STOCK, WORKS, OneStep, Trial, _compare, try_config
 from mmkd_plugin.errors import DistillError
 
+pytestmark = pytest.mark.slow
+
 
 def zoo(name: str, package: str = 'mmdet') -> Config:
     return Config.fromfile(zoo_folder(package) / name)

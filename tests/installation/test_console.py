@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_command_is_one_line_and_its_output_is_in_the_log(
     console: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_environment_is_made_and_repaired(environment: ModuleType, tmp_path: Path) -> None:
     made = environment.Environment(tmp_path / 'venv', tmp_path)

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
@@ -256,17 +257,28 @@ class Distiller(ConfigurableDistiller):
             result = full_precision(run)(**arguments)
         except ValueError as error:
             raise DistillError(f'In "{name}": {error}') from error
+        except torch.cuda.OutOfMemoryError:
+            raise
         except (AssertionError, IndexError, RuntimeError) as error:
-            shapes = {key: tuple(value.shape) for key, value in arguments.items() if isinstance(value, Tensor)}
-            widths = {shape[1] for shape in shapes.values() if len(shape) == 4}
-            if len(widths) > 1:
+            differing = self._other_widths(name, arguments)
+            if differing:
                 raise DistillError(
-                    f'In "{name}": the loss cannot compare {_spelled(shapes)} '
+                    f'In "{name}": the loss cannot compare {differing} '
                     f'({(str(error) or type(error).__name__).splitlines()[0]}); adapt the student to the width of the '
                     'teacher, or choose another loss.'
                 ) from error
             raise
         return result if isinstance(result, dict) else {'': result}
+
+    def _other_widths(self, name: str, arguments: dict[str, Any]) -> str:
+        """The shapes of the features that a loss compares although their widths differ; empty where these agree."""
+        for key, entry in self.loss_forward_mappings[name].items():
+            other = arguments.get(entry['like']) if isinstance(entry, dict) and 'like' in entry else None
+            feature = arguments[key]
+            if isinstance(feature, Tensor) and isinstance(other, Tensor) and feature.shape[1] != other.shape[1]:
+                shapes = [' x '.join(map(str, item.shape)) for item in (feature, other)]
+                return f'{key} of {shapes[0]} with {entry["like"]} of {shapes[1]}'
+        return ''
 
     def _records(self, from_student: bool, losses: Iterable[str] | None = None) -> list[dict]:
         """The entries of some losses' mappings, by default of all, that read one side."""
@@ -310,8 +322,3 @@ def _resized(feature: Tensor, other: Tensor, record: dict) -> Tensor:
     if tuple(feature.shape[-2:]) == size:
         return feature
     return resize_map(feature, size, align_corners=record.get('align_corners', False))
-
-
-def _spelled(shapes: dict[str, tuple]) -> str:
-    """Shapes in words."""
-    return ', '.join(f'{name} of {" x ".join(map(str, shape))}' for name, shape in shapes.items())

@@ -130,8 +130,8 @@ def pair_wise_loss(
             f'for each model, more than max_gib = {max_gib:g}; pool more with scale or patch, or raise max_gib.'
         )
     pool = max_pool2d if pooling == 'max' else avg_pool2d
-    pooled = [pool(feature, area, area, ceil_mode=True) for feature in (student, teacher.detach())]
-    difference = node_similarity(pooled[1]) - node_similarity(pooled[0], detach_norm=detach_norm)
+    of_student, of_teacher = (pool(feature, area, area, ceil_mode=True) for feature in (student, teacher.detach()))
+    difference = node_similarity(of_teacher) - node_similarity(of_student, detach_norm=detach_norm)
     return (difference**2).sum() / (nodes**2 * teacher.shape[0])
 
 

@@ -170,8 +170,6 @@ def _paths(tap: Any, where: str) -> Dict[str, str]:
             f'"{where}" is {tap!r}; it must be the path of a module, or dict(student=<module path>, '
             'teacher=<module path>).'
         )
-    if 'neck' in paths.values():
-        raise DistillError(f'"{where}" is "neck", which returns several levels; write "output" for all of them.')
     return paths
 
 

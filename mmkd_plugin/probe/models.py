@@ -79,6 +79,11 @@ class ModelTaps:
         Raises:
             DistillError: If no such module returned a feature map, with the nearest paths that did.
         """
+        if path not in self.modules and any(tap.source == path for tap in self.output):
+            raise DistillError(
+                f'The tap "{path}" of {self.name} returns several levels; write "output" for all of them where the '
+                'method takes it, or name a module that makes one.'
+            )
         if path not in self.modules:
             raise DistillError(
                 f'The tap "{path}" is no module of {self.name} that returns a feature map (N, C, H, W): '

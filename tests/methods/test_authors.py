@@ -28,6 +28,13 @@ class Squares(DistillLoss):
         return self.weight * ((student - teacher) ** 2).mean()
 
 
+class Hungry(Squares):
+    """A loss for which the memory does not suffice."""
+
+    def forward(self, student, teacher):
+        raise torch.cuda.OutOfMemoryError('out of memory')
+
+
 def step(methods):
     """The terms of one step."""
     cfg = expand_config(run_config('unused', distill=block(methods=methods)))
@@ -86,7 +93,6 @@ def test_widths_that_nothing_adapts_are_one_sentence():
         (dict(loss=dict(type='PKDLoss', lossweight=2)), r'"distill.methods.own.loss.lossweight".*"loss_weight"'),
         (dict(loss=dict(type='PKDLoss'), adapt=dict(type='ConvConector')), r'"distill.methods.own.adapt.type"'),
         (dict(loss=dict(type='PKDLoss'), tap=dict(student='neck')), r'"distill.methods.own.tap" is'),
-        (dict(loss=dict(type='PKDLoss'), tap='neck'), r'write "output" for all of them'),
         (dict(loss=dict(type='no_pkg.MyLoss')), r"custom_imports=dict\(imports=\['no_pkg'\]\)"),
     ],
 )
@@ -95,6 +101,19 @@ def test_a_feature_is_checked_before_anything_is_built(method, message):
         DistillBlock.parse(
             dict(teacher='nowhere.py', teacher_ckpt='/nowhere/x.pth', methods=dict(own=dict(type='Feature', **method)))
         )
+
+
+@pytest.mark.parametrize(
+    'method', [dict(type='Feature', loss=dict(type='PKDLoss'), tap='neck'), dict(type='PairWise', tap='neck')]
+)
+def test_a_neck_is_no_single_tap(method):
+    with pytest.raises(DistillError, match='returns several levels; write "output" for all of them'):
+        step(dict(own=dict(method, tap='neck')))
+
+
+def test_memory_that_runs_out_is_no_mistake_of_the_block():
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        step(dict(own=dict(type='Feature', loss=dict(type=Hungry), adapt='never')))
 
 
 def test_a_package_that_fails_is_not_called_missing(tmp_path, monkeypatch):

@@ -81,8 +81,8 @@ class ModelTaps:
         """
         if path not in self.modules and any(tap.source == path for tap in self.output):
             raise DistillError(
-                f'The tap "{path}" of {self.name} returns several levels; write "output" for all of them where the '
-                'method takes it, or name a module that makes one.'
+                f'The tap "{path}" is no module of {self.name} that returns a feature map (N, C, H, W): it returns '
+                'several levels; write "output" for all of them where the method takes it, or name a module of one.'
             )
         if path not in self.modules:
             raise DistillError(

@@ -107,7 +107,7 @@ def test_a_feature_is_checked_before_anything_is_built(method, message):
     'method', [dict(type='Feature', loss=dict(type='PKDLoss'), tap='neck'), dict(type='PairWise', tap='neck')]
 )
 def test_a_neck_is_no_single_tap(method):
-    with pytest.raises(DistillError, match='returns several levels; write "output" for all of them'):
+    with pytest.raises(DistillError, match='it returns several levels; write "output" for all of them'):
         step(dict(own=dict(method, tap='neck')))
 
 

@@ -1,13 +1,15 @@
 # Two commands do all the set-up themselves: "make demo" and "make test".
-# Choices: make demo TORCH='torch==2.9.1', MMCV_OPS=cpu, PYTHON=python3.12; see setup/bootstrap/__main__.py.
+# Choices: make demo STACK=wheels, TORCH='torch==2.9.1', MMCV_OPS=cpu, PYTHON=python3.12; see setup/bootstrap/__main__.py.
 
 PYTHON ?= python3
-RUN := .venv/bin/python
+STACKS ?= .stacks
+# The environment of a stack, that of the default one where none is named.
+RUN := $(if $(filter-out default,$(STACK)),$(STACKS)/$(STACK),.venv)/bin/python
 # What mypy looks at, of what there is; ruff looks at everything.
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test test-all check-numbers mutation pages lint doctor
+.PHONY: help setup demo seeds methods test test-all check-numbers mutation pages stacks zoo lint doctor
 
 help:
 	@echo "make demo           distil a small detector and compare it with its teacher and the student alone"
@@ -17,6 +19,8 @@ help:
 	@echo "make test-all       run all tests and the check of the numbers"
 	@echo "make check-numbers  train the small pairs and compare every term with the committed references"
 	@echo "make mutation       break the formulas in small ways and see whether their tests notice; takes long"
+	@echo "make stacks         run the core check on every stack of versions, ONLY=name on one; takes long"
+	@echo "make zoo            distil every family of both zoos for one step; takes long"
 	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
 	@echo "make lint           check style and types"
 	@echo "make doctor         print what is installed and what will not work"
@@ -47,6 +51,14 @@ check-numbers: setup
 
 pages: setup
 	@$(RUN) -m benchmarks.pages
+
+stacks:
+	@$(PYTHON) -m benchmarks.stacks $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
+
+zoo: setup
+	@$(RUN) -m pip install -q -r requirements/zoo.txt
+	@$(RUN) -m benchmarks.zoo_sweep mmdet --out docs/zoo_mmdet$(if $(filter-out default,$(STACK)),_$(STACK)).md
+	@$(RUN) -m benchmarks.zoo_sweep mmseg --out docs/zoo_mmseg$(if $(filter-out default,$(STACK)),_$(STACK)).md
 
 mutation: setup
 	@$(RUN) -m pip install -q mutmut==2.5.1

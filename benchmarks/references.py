@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from torch import Tensor
 
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.runs import latest_metrics, new_runner, prepared, quiet
+
+PARTS = ('first', 'later', 'metrics')
+"""What is kept of a run: the terms of the first step, their means over the last steps, the metrics of the student."""
 
 IGNORED = ('time', 'data_time', 'lr', 'memory')
 
@@ -75,6 +80,41 @@ class _WakeZeros(Hook):
                 parameter.data.copy_(0.1 * values)
 
 
+class _SameDraws(Hook):
+    """Undoes what the first batch drew from torch's generator before the first step.
+
+    A data loader draws a number when its iterator is made, which some versions of MMEngine do while they build the
+    training loop and others when the first batch is asked for. Here the number is drawn with the loop, always; see
+    :func:`_draw_with_the_loop`.
+    """
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep the state."""
+        self.state: Tensor | None = torch.get_rng_state()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Go back to it, once."""
+        if self.state is not None:
+            torch.set_rng_state(self.state)
+            self.state = None
+
+
+def _draw_with_the_loop(runner: Runner) -> None:
+    """Let building the training loop draw one number from torch's generator, whatever else it draws or does not."""
+    build = runner.build_train_loop
+
+    def build_and_draw(*args: Any, **kwargs: Any) -> Any:
+        state = torch.get_rng_state()
+        loop = build(*args, **kwargs)
+        torch.set_rng_state(state)
+        torch.empty((), dtype=torch.int64).random_()
+        return loop
+
+    runner.build_train_loop = build_and_draw  # type: ignore[method-assign]
+
+
 def measure(name: str, config: str, iterations: int, work_dir: Path, options: dict[str, Any] | None = None) -> dict:
     """Train one pair and collect its numbers.
 
@@ -100,6 +140,8 @@ def measure(name: str, config: str, iterations: int, work_dir: Path, options: di
     }
     with quiet(run_dir / 'console.log'):
         runner = new_runner(prepared(config, 0, run_dir, short))
+        _draw_with_the_loop(runner)
+        runner.register_hook(_SameDraws())
         runner.register_hook(_WakeZeros())
         runner.train()
     first, later = {}, {}
@@ -161,6 +203,7 @@ def run(
     console: Console,
     options: dict[str, Any] | None = None,
     tolerance: Tolerance | None = None,
+    parts: Sequence[str] = PARTS,
 ) -> bool:
     """Measure the pairs and compare them, or rewrite their references.
 
@@ -173,6 +216,7 @@ def run(
         console: Where the table goes.
         options: Overrides for every pair, in the form of ``--cfg-options``.
         tolerance: What may move.
+        parts: What is compared; the terms of the first step alone need one iteration.
 
     Returns:
         Whether nothing moved.
@@ -191,12 +235,16 @@ def run(
             f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number '
             'or --update all pairs.'
         )
+    steps, chosen = iterations, options or {}
+    if tuple(parts) == PARTS[:1]:
+        steps, chosen = 1, {'train_cfg.val_interval': 2, **chosen}
     measured = {}
     with Progress(console=console) as progress:
         task = progress.add_task('training the pairs', total=len(pairs))
         for name, config in pairs.items():
-            progress.console.print(f'{name}: {iterations} iterations')
-            measured[name] = measure(name, config, iterations, work_dir, options)
+            progress.console.print(f'{name}: {steps} iteration{"s" if steps > 1 else ""}')
+            found = measure(name, config, steps, work_dir, chosen)
+            measured[name] = {part: found[part] for part in parts}
             progress.advance(task)
     if update:
         references.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +252,8 @@ def run(
         references.write_text(json.dumps(everything, indent=1, sort_keys=True) + '\n')
         console.print(f'references written to {references}')
         return True
-    moves = compare({name: stored['pairs'].get(name, {}) for name in pairs}, measured, tolerance or Tolerance())
+    known = {name: {part: stored['pairs'].get(name, {}).get(part, {}) for part in parts} for name in pairs}
+    moves = compare(known, measured, tolerance or Tolerance())
     console.print(table(moves))
     moved = sum(move.moved for move in moves)
     console.print(

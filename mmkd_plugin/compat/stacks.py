@@ -51,6 +51,10 @@ class Stack(NamedTuple):
         """One package as pip takes it."""
         return name + self.packages[name]
 
+    def allows(self, name: str, version: str) -> bool:
+        """Whether a version, such as ``2.13.0+cpu``, is the stack's; any is where the stack says nothing."""
+        return within(version, self.packages.get(name, ''))
+
     def distribution(self, module: str) -> str:
         """The name under which pip knows the package that this stack imports as ``module``."""
         return next(name for name in DISTRIBUTIONS[module] if name in self.packages)
@@ -73,7 +77,7 @@ def read_stacks(file: Path = STACKS_FILE) -> dict[str, Stack]:
         section = parser[name]
         lines = [re.match(r'([\w.-]+)(\S*)', line) for line in section['packages'].split()]
         packages = {line[1]: line[2] for line in lines if line}
-        size = (section.getfloat('download'), section.getfloat('disk'))
+        size = (float(section['download']), float(section['disk']))
         stacks[name] = Stack(name, section['about'], section['python'], packages, *size)
     return stacks
 

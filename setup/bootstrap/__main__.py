@@ -4,18 +4,23 @@ Needs Python alone. It is safe to repeat: what is there stays, an interrupted ru
 complete environment is recognised within a second.
 
 Environment variables:
-    TORCH: What pip shall install as torch, options included (``TORCH='torch==2.9.1'``). Without it, a torch in the
-        environment within the tested range stays.
+    STACK: The versions to install, a section of ``mmkd_plugin/compat/stacks.cfg``; its environment lies in
+        ``.stacks/<name>``, that of the default stack in ``.venv``.
+    STACKS: Another folder for the environments of stacks.
+    PYTHON: For a stack, the interpreter that its environment is made of; by default the machine is searched.
+    TORCH: What pip shall install as torch, options included (``TORCH='torch==2.9.1'``). Without it, a torch that is in
+        ``.venv`` already stays.
     MMCV_OPS: ``cpu`` compiles mmcv's operators for the CPU only, also where there is a GPU.
+    MMCV_WHEELS: A folder or page of ready-made wheels of mmcv, beside pip's own index.
     MMKD_CACHE: Where mmcv is built and its wheel kept; ``~/.cache/mmkd_plugin`` by default.
     MAX_JOBS, CFLAGS, CUDA_HOME: As for every torch extension.
 """
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import os
-import re
 import shlex
 import sys
 import time
@@ -26,42 +31,35 @@ sys.path.insert(0, str(ROOT))
 
 from console import SetupError, say, stop_on_termination  # noqa: E402
 from environment import Environment, fingerprint, only_one  # noqa: E402
-from mmcv_wheel import Target, ensure_wheel  # noqa: E402
+from interpreters import find_python, version_of  # noqa: E402
+from mmcv_wheel import ensure_mmcv, target_of  # noqa: E402
 
-from mmkd_plugin.compat.tested import TESTED_FILE, read_tested  # noqa: E402
+from mmkd_plugin.compat.stacks import (  # noqa: E402
+    DEFAULT,
+    DISTRIBUTIONS,
+    STACKS_FILE,
+    Stack,
+    nearest_stack,
+    read_stacks,
+    release,
+)
 
 # Of the torch that is installed by default; the plugin itself runs on 3.8 with an older one.
 OLDEST_PYTHON = (3, 10)
-BUILD_TOOLS = ('ninja',)
+OLDEST_TORCH = (2, 0)
+BUILD_TOOLS = ('ninja', 'wheel')
 # "mim train" needs these; openmim's other dependencies would downgrade setuptools.
 MIM = ('openmim',)
 MIM_NEEDS = ('click', 'colorama', 'model-index', 'pandas', 'requests', 'rich', 'tabulate')
 LINKS = ROOT / 'mmkd_plugin/.mim/configs'
 INPUTS = (
-    TESTED_FILE,
+    STACKS_FILE,
     ROOT / 'requirements/dev.txt',
     ROOT / 'setup.cfg',
+    ROOT / 'mmkd_plugin/version.py',
     ROOT / 'setup/build_backend/mmkd_build_backend.py',
     ROOT / 'mmkd_plugin/compat/config_hook.py',
 )
-
-TARGET = """
-import json, sys, sysconfig, torch
-print(json.dumps({
-    'python': f'cp{sys.version_info[0]}{sys.version_info[1]}',
-    'platform': sysconfig.get_platform().replace('-', '_').replace('.', '_'),
-    'torch': torch.__version__,
-    'cuda': torch.version.cuda or '',
-    'gpu': torch.cuda.is_available(),
-    'include': sysconfig.get_paths()['include'],
-}))
-"""
-MMCV_DEVICE = """
-import json, mmcv
-from mmcv.ops import get_compiling_cuda_version, nms
-cuda = get_compiling_cuda_version()
-print(json.dumps([mmcv.__version__, 'cpu' if cuda == 'not available' else f'cuda{cuda}']))
-"""
 
 
 def main() -> int:
@@ -70,42 +68,114 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    if sys.version_info < OLDEST_PYTHON:
-        say(
-            f'error: set-up installs a torch that needs Python {".".join(map(str, OLDEST_PYTHON))} or later, and this '
-            f'is {sys.version.split()[0]}; name another one, for instance with "make demo PYTHON=python3.11", or '
-            'install the plugin, which needs 3.8, into an environment of your own.'
-        )
-        return 2
-    environment = Environment(ROOT / '.venv', ROOT)
-    torch, device = os.environ.get('TORCH', ''), os.environ.get('MMCV_OPS', '')
-    wanted = fingerprint(INPUTS, torch, device)
-    # The links are made by the installation, and are lost where ignored files of the working tree are removed.
-    if environment.complete(wanted) and LINKS.exists():
-        return 0
+    parser = argparse.ArgumentParser(description='Make the virtual environment that everything here runs in.')
+    parser.add_argument('--mmcv-only', action='store_true', help='compile mmcv into the environment that is active')
+    arguments = parser.parse_args()
     stop_on_termination()
-    cache = Path(os.environ.get('MMKD_CACHE') or Path.home() / '.cache/mmkd_plugin').expanduser().resolve()
-    start = time.monotonic()
-    say(f'Setting up {environment.folder}; every step is skipped where it was done before.')
     try:
-        with only_one(cache) as lock:
-            set_up(environment, cache, lock, torch)
-            environment.remember(wanted, [*read_tested(), *MIM, 'mmkd_plugin'])
+        return mmcv_only() if arguments.mmcv_only else make(chosen_stack())
     except SetupError as error:
         say(f'error: {error}')
         return 1
     except KeyboardInterrupt:
         say('\nStopped. Run the same command again to go on.')
         return 130
+
+
+def chosen_stack() -> Stack:
+    """The stack that ``STACK`` names.
+
+    Raises:
+        SetupError: If there is none of this name.
+    """
+    stacks, name = read_stacks(), os.environ.get('STACK') or DEFAULT
+    if name not in stacks:
+        raise SetupError(f'There is no stack "{name}"; choose one of {", ".join(stacks)}.')
+    return stacks[name]
+
+
+def environment_of(stack: Stack) -> Environment:
+    """Where a stack is installed, and the Python that it is made with.
+
+    Raises:
+        SetupError: If the machine has no fitting Python.
+    """
+    if stack.name == DEFAULT and not os.environ.get('STACKS'):
+        return Environment(ROOT / '.venv', ROOT)
+    folder = Path(os.environ.get('STACKS') or ROOT / '.stacks').expanduser().resolve() / stack.name
+    environment = Environment(folder, ROOT)
+    if version_of(environment.python) == stack.python:
+        return environment
+    named = os.environ.get('PYTHON', '')
+    python = named if version_of(named) == stack.python else find_python(stack.python, stack.name)
+    return Environment(folder, ROOT, python)
+
+
+def make(stack: Stack) -> int:
+    """Make the environment of a stack, or find that it is complete.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SetupError: If a step fails.
+    """
+    environment = environment_of(stack)
+    if environment.maker == sys.executable and stack.name == DEFAULT and sys.version_info < OLDEST_PYTHON:
+        raise SetupError(
+            f'set-up installs a torch that needs Python {".".join(map(str, OLDEST_PYTHON))} or later, and this is '
+            f'{sys.version.split()[0]}; name another one, for instance with "make demo PYTHON=python3.11", choose an '
+            'older stack with "STACK=docs-2023", or install the plugin, which needs 3.8, into an environment of your '
+            'own.'
+        )
+    torch, device = os.environ.get('TORCH', ''), os.environ.get('MMCV_OPS', '')
+    wanted = fingerprint(INPUTS, stack.name, torch, device)
+    # The links are made by the installation, and are lost where ignored files of the working tree are removed.
+    if environment.complete(wanted) and LINKS.exists():
+        return 0
+    start = time.monotonic()
+    named = '' if stack.name == DEFAULT else f' with the stack {stack.name}'
+    say(f'Setting up {environment.folder}{named}; every step is skipped where it was done before.')
+    with only_one(cache_folder()) as lock:
+        set_up(environment, stack, cache_folder(), lock, torch)
+        environment.remember(wanted, [*stack.packages, *MIM, 'mmkd_plugin'])
     say(f'Ready after {time.monotonic() - start:.0f} s.')
     return 0
 
 
-def set_up(environment: Environment, cache: Path, lock: int, torch: str) -> None:
+def mmcv_only() -> int:
+    """Compile mmcv for the torch of the environment that is active and install it there, and nothing else.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SetupError: If there is no torch, or the build fails.
+    """
+    environment = Environment(Path(os.environ.get('VIRTUAL_ENV') or sys.prefix), ROOT)
+    names = [name for names in DISTRIBUTIONS.values() for name in names]
+    versions = environment.versions([*names, 'torch'])
+    nearest = nearest_stack(versions, version_of(environment.python))
+    name = nearest.distribution('mmcv')
+    with only_one(cache_folder()) as lock:
+        environment.pip('build tools', 'install', nearest.requirement('setuptools'), *BUILD_TOOLS)
+        version = versions[name] or nearest.version(name)
+        ensure_mmcv(environment, name, version, target_of(environment), cache_folder(), lock)
+    say(f'{name} {version} works in {environment.folder}.')
+    return 0
+
+
+def cache_folder() -> Path:
+    """Where mmcv is built and its wheel kept."""
+    return Path(os.environ.get('MMKD_CACHE') or Path.home() / '.cache/mmkd_plugin').expanduser().resolve()
+
+
+def set_up(environment: Environment, stack: Stack, cache: Path, lock: int, torch: str) -> None:
     """Install everything, in an order in which nothing replaces what an earlier step needs.
 
     Args:
         environment: The virtual environment.
+        stack: What is installed.
         cache: The cache folder.
         lock: Descriptor of the lock on the cache.
         torch: The user's choice of torch, may be empty.
@@ -113,62 +183,82 @@ def set_up(environment: Environment, cache: Path, lock: int, torch: str) -> None
     Raises:
         SetupError: If a step fails.
     """
-    tested = read_tested()
     environment.ensure()
     environment.forget()
-    install_torch(environment, torch)
-    target = Target(**(environment.ask(TARGET) or _torch_fails(environment)))
-    version = tested['mmcv'].spec.lstrip('=')
-    if environment.ask(MMCV_DEVICE) != [version, target.device]:
-        wheel = ensure_wheel(environment.python, version, target, cache, lock)
-        # The same version may be there for another torch, or without operators.
-        environment.pip('mmcv: installing', 'install', '--force-reinstall', '--no-deps', wheel)
-    packages = [line.requirement for line in tested.values() if line.name != 'torch']
+    pins = environment.folder / 'constraints.txt'
+    version = install_torch(environment, stack, torch)
+    fixed = {'torch': f'torch=={version.partition("+")[0]}'}
+    if version.partition('+')[0] != stack.version('torch'):
+        fixed['torchvision'] = ''
+    lines = [fixed.get(name, stack.requirement(name)) for name in stack.packages]
+    pins.write_text('\n'.join(line for line in lines if line) + '\n', encoding='utf-8')
+    target, mmcv = target_of(environment), stack.distribution('mmcv')
+    ensure_mmcv(environment, mmcv, stack.version(mmcv), target, cache, lock)
     environment.pip(
         'MMDetection, MMSegmentation, MMRazor and tools for tests: installing',
         'install',
         '-c',
-        TESTED_FILE,
+        pins,
         '-r',
         ROOT / 'requirements/dev.txt',
-        *packages,
+        *(line for line in lines if line and not line.startswith('torch==')),
         *declared(),
         *MIM_NEEDS,
     )
     environment.pip('openmim: installing', 'install', '--no-deps', *MIM)
     require_opencv(environment)
-    if environment.ask(MMCV_DEVICE) != [version, target.device]:
-        raise SetupError(f'mmcv does not import; see "{environment.python} tools/doctor.py".')
+    ensure_mmcv(environment, mmcv, stack.version(mmcv), target, cache, lock)
+    refuse_twins(environment)
     environment.pip(
         'mmkd_plugin: installing', 'install', '--no-build-isolation', '--no-deps', '--force-reinstall', '-e', ROOT
     )
 
 
-def install_torch(environment: Environment, choice: str) -> None:
-    """Install what mmcv is built with; a torch in the tested range stays unless the user chose one.
+def install_torch(environment: Environment, stack: Stack, choice: str) -> str:
+    """Install what mmcv is built with; in the default stack, a torch that is there stays unless the user chose one.
 
     Args:
         environment: The virtual environment.
+        stack: What is installed.
         choice: The user's choice, in pip's notation; may be empty.
 
+    Returns:
+        The version that is there afterwards.
+
     Raises:
-        SetupError: If the torch that is there afterwards is outside the tested range.
+        SetupError: If that is older than any that the plugin knows.
     """
-    tested = read_tested()
     present = environment.versions(['torch', 'setuptools', *BUILD_TOOLS])
-    keep = not choice and present['torch'] and tested['torch'].allows(present['torch'])
-    asked = re.search(r'torch==([\w.+]+)', choice)
-    if asked and not tested['torch'].allows(asked[1]):
-        raise _outside(asked[1])
-    if not (keep and tested['setuptools'].allows(present['setuptools']) and all(present.values())):
-        specs = shlex.split(choice) if choice else [] if keep else [tested['torch'].requirement]
+    keep = not choice and present['torch'] and (stack.name == DEFAULT or stack.allows('torch', present['torch']))
+    if not (keep and stack.allows('setuptools', present['setuptools']) and all(present.values())):
+        specs = shlex.split(choice) if choice else [] if keep else [stack.requirement('torch')]
         named = ' '.join(specs) or f'torch {present["torch"]} stays'
-        environment.pip(
-            f'torch and build tools ({named})', 'install', tested['setuptools'].requirement, *BUILD_TOOLS, *specs
-        )
+        numpy = [stack.requirement('numpy')] if 'numpy' in stack.packages else []
+        tools = [stack.requirement('setuptools'), *BUILD_TOOLS, *numpy]
+        environment.pip(f'torch and build tools ({named})', 'install', *tools, *specs)
     version = environment.versions(['torch'])['torch']
-    if not tested['torch'].allows(version):
-        raise _outside(version or '(none)')
+    if release(version) < OLDEST_TORCH:
+        raise SetupError(
+            f'torch {version or "(none)"} is older than {".".join(map(str, OLDEST_TORCH))}, the oldest that the plugin '
+            f"runs on; choose a later one, for instance TORCH='{stack.requirement('torch')}'."
+        )
+    return version
+
+
+def refuse_twins(environment: Environment) -> None:
+    """Check that no package was installed under both of its names, which share one folder.
+
+    Raises:
+        SetupError: If one was.
+    """
+    versions = environment.versions([name for names in DISTRIBUTIONS.values() for name in names])
+    for names in DISTRIBUTIONS.values():
+        both = [name for name in names if versions.get(name)]
+        if len(both) > 1:
+            raise SetupError(
+                f'{" and ".join(both)} are both installed in {environment.folder} and share one folder; delete that '
+                'environment and run the same command again.'
+            )
 
 
 def declared() -> list[str]:
@@ -188,24 +278,17 @@ def require_opencv(environment: Environment) -> None:
     if environment.ask(code):
         return
     say('  OpenCV cannot be imported on this machine without a display; opencv-python-headless takes its place.')
+    version = environment.versions(['opencv-python'])['opencv-python']
     environment.pip('OpenCV: removing', 'uninstall', '-y', 'opencv-python')
     environment.pip(
-        'OpenCV without windows: installing', 'install', '--force-reinstall', '--no-deps', 'opencv-python-headless'
+        'OpenCV without windows: installing',
+        'install',
+        '--force-reinstall',
+        '--no-deps',
+        f'opencv-python-headless=={version}' if version else 'opencv-python-headless',
     )
     if not environment.ask(code):
         raise SetupError(f'OpenCV cannot be imported; see "{environment.python} -c \'import cv2\'".')
-
-
-def _outside(version: str) -> SetupError:
-    torch = read_tested()['torch']
-    return SetupError(
-        f'torch {version} is outside the tested range {torch.spec}; choose one in it, for instance '
-        f"TORCH='{torch.requirement}'."
-    )
-
-
-def _torch_fails(environment: Environment) -> dict:
-    raise SetupError(f'torch is installed but does not import; see "{environment.python} -c \'import torch\'".')
 
 
 if __name__ == '__main__':

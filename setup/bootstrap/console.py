@@ -33,6 +33,7 @@ def run(
     env: dict[str, str] | None = None,
     progress: Callable[[], str] | None = None,
     keep_open: Sequence[int] = (),
+    may_fail: bool = False,
 ) -> None:
     """Run a command with its output in a log file.
 
@@ -46,6 +47,7 @@ def run(
         env: Changes to the environment.
         progress: Gives how far the command is; by default the last line of its output.
         keep_open: File descriptors that the command inherits.
+        may_fail: Whether the caller sees by itself what came of it.
 
     Raises:
         SetupError: If the command fails; the end of its output is shown.
@@ -71,7 +73,7 @@ def run(
     except BaseException:
         _end(process)
         raise
-    if process.returncode:
+    if process.returncode and not may_fail:
         for line in log.read_text(encoding='utf-8', errors='replace').splitlines()[-15:]:
             say(f'    | {line}')
         raise SetupError(f'{title} failed; the whole output is in {log}.')

@@ -37,11 +37,13 @@ class Environment:
     Args:
         folder: Where it lies.
         root: The working tree it serves.
+        maker: The Python that it is made with, should it have to be made.
     """
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, maker: str | Path = sys.executable) -> None:
         self.folder = folder
         self.root = root
+        self.maker = maker
         self.python = folder / ('Scripts/python.exe' if os.name == 'nt' else 'bin/python')
         self.log = folder / 'setup.log'
         self._stamp = folder / 'setup.json'
@@ -61,11 +63,11 @@ class Environment:
         if self.folder.exists():
             say(f'  {self.folder} does not work; it is made anew.')
             shutil.rmtree(self.folder)
-        done = subprocess.run([sys.executable, '-m', 'venv', str(self.folder)], capture_output=True, text=True)
+        done = subprocess.run([str(self.maker), '-m', 'venv', str(self.folder)], capture_output=True, text=True)
         if done.returncode or not self._works('import pip'):
             shutil.rmtree(self.folder, ignore_errors=True)
             raise SetupError(
-                f'{sys.executable} cannot make a virtual environment ({_last(done.stdout + done.stderr)}); install its '
+                f'{self.maker} cannot make a virtual environment ({_last(done.stdout + done.stderr)}); install its '
                 'venv module, for instance with "apt-get install python3-venv", and run the same command again.'
             )
         say(f'  virtual environment: made in {self.folder}.')

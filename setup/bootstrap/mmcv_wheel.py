@@ -1,4 +1,4 @@
-"""A wheel of mmcv with its operators: no index offers one for a recent torch, so it is compiled here, once.
+"""A wheel of mmcv with its operators: a ready-made one where pip finds one that fits, else compiled here, once.
 
 The source is compiled in a folder of the cache, file by file; an interrupted build goes on where it stopped. The
 finished wheel stays in the cache for every later environment with the same Python, torch and machine.
@@ -10,12 +10,39 @@ import os
 import re
 import shutil
 import subprocess
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 from console import SetupError, run, say
+from environment import Environment
+from mmcv_source import fetch_source
+
+TARGET = """
+import json, sys, sysconfig, torch
+print(json.dumps({
+    'python': 'cp%d%d' % sys.version_info[:2],
+    'platform': sysconfig.get_platform().replace('-', '_').replace('.', '_'),
+    'torch': torch.__version__,
+    'cuda': torch.version.cuda or '',
+    'gpu': torch.cuda.is_available(),
+    'include': sysconfig.get_paths()['include'],
+}))
+"""
+"""Asks an environment for what its torch and Python are."""
+
+LOADS = """
+import glob, importlib.util, json, os, runpy, torch
+from importlib.machinery import ExtensionFileLoader
+folder = next(iter(importlib.util.find_spec('mmcv').submodule_search_locations))
+file = next(file for end in ('so', 'pyd') for file in glob.glob(os.path.join(folder, '_ext*.' + end)))
+spec = importlib.util.spec_from_loader('_ext', ExtensionFileLoader('_ext', file))
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+version = runpy.run_path(os.path.join(folder, 'version.py'))['__version__']
+print(json.dumps([version, module.get_compiling_cuda_version()]))
+"""
+"""Loads the operators alone, since mmcv itself imports packages that are installed after it."""
 
 
 class Target(NamedTuple):
@@ -55,31 +82,97 @@ class Target(NamedTuple):
         return f'{self.python}-{self.platform}-torch{self.torch}-{self.device}'
 
 
-def ensure_wheel(python: Path, version: str, target: Target, cache: Path, lock: int) -> Path:
-    """Find the wheel in the cache, or build it.
+def target_of(environment: Environment) -> Target:
+    """What operators have to be made for in an environment.
+
+    Raises:
+        SetupError: If its torch does not import.
+    """
+    found = environment.ask(TARGET)
+    if not found:
+        raise SetupError(f'torch does not import; see "{environment.python} -c \'import torch\'".')
+    return Target(**found)
+
+
+def ensure_mmcv(environment: Environment, name: str, version: str, target: Target, cache: Path, lock: int) -> None:
+    """Install mmcv with operators that load, unless it is there.
 
     Args:
-        python: The environment's Python, with torch, setuptools and ninja installed.
-        version: Version of mmcv.
-        target: What to compile for.
+        environment: With torch, setuptools and ninja installed.
+        name: ``mmcv`` or ``onedl-mmcv``.
+        version: Its version.
+        target: What the operators are for.
         cache: The cache folder.
         lock: File descriptor that keeps other set-ups out while the compiler runs.
-
-    Returns:
-        The wheel.
 
     Raises:
         SetupError: If a compiler is missing or the build fails.
     """
+    # The same version may be there for another torch, or without operators.
+    if environment.versions([name])[name] == version and loads(environment, version, target):
+        return
     folder = cache / 'wheels' / target.key
-    for wheel in folder.glob(f'mmcv-{version}-*.whl'):
+    wheel = kept_wheel(folder, name, version)
+    if wheel is None and ready_made(environment, name, version, target, folder):
+        return
+    if wheel is None:
+        require_compiler(target)
+        source = fetch_source(environment.python, name, version, cache / 'src' / target.key)
+        wheel = _build(environment.python, f'{name} {version}', target, source, folder, lock)
+    _install(environment, wheel)
+    if not loads(environment, version, target):
+        raise SetupError(
+            f'The operators of {name} {version} do not load; delete {wheel} and run the same command again.'
+        )
+
+
+def loads(environment: Environment, version: str, target: Target) -> bool:
+    """Whether the operators of the mmcv that is installed can be used for the target."""
+    found = environment.ask(LOADS)
+    if not found or found[0] != version:
+        return False
+    return not target.wants_cuda or found[1].split('.')[0] == target.cuda.split('.')[0]
+
+
+def kept_wheel(folder: Path, name: str, version: str) -> Path | None:
+    """The wheel of an earlier set-up; one that was cut off is removed."""
+    for wheel in folder.glob(f'{name.replace("-", "_")}-{version}-*.whl'):
         if zipfile.is_zipfile(wheel):
-            say(f'  mmcv {version} with operators ({target.device}): found in {folder}.')
+            say(f'  {name} {version} with operators: found in {folder}.')
             return wheel
         wheel.unlink()
-    require_compiler(target)
-    source = _source(python, version, cache / 'src' / target.key)
-    return _build(python, version, target, source, folder, lock)
+    return None
+
+
+def ready_made(environment: Environment, name: str, version: str, target: Target, folder: Path) -> bool:
+    """Install a wheel from the user's index, or from where ``MMCV_WHEELS`` points, if one is there that fits.
+
+    Returns:
+        Whether there is one; it is kept in ``folder``.
+    """
+    place = os.environ.get('MMCV_WHEELS', '')
+    found = folder / 'ready-made'
+    shutil.rmtree(found, ignore_errors=True)
+    done = subprocess.run(
+        [str(environment.python), '-m', 'pip', 'download', f'{name}=={version}', '--no-deps', '--only-binary', ':all:']
+        + ['--disable-pip-version-check', '-d', str(found), *(['--find-links', place] if place else [])],
+        capture_output=True,
+    )
+    wheel = next(found.glob('*.whl'), None)
+    if done.returncode or wheel is None:
+        return False
+    _install(environment, wheel)
+    if loads(environment, version, target):
+        say(f'  {name} {version}: a ready-made wheel fits torch {target.torch}.')
+        wheel.replace(folder / wheel.name)
+        return True
+    say(f'  {name} {version}: the ready-made wheel does not fit torch {target.torch}, so it is compiled.')
+    shutil.rmtree(found)
+    return False
+
+
+def _install(environment: Environment, wheel: Path) -> None:
+    environment.pip('mmcv: installing', 'install', '--force-reinstall', '--no-deps', wheel)
 
 
 def require_compiler(target: Target) -> None:
@@ -128,46 +221,13 @@ def _nvcc_version(nvcc: Path) -> str:
     return match[1] if match else ''
 
 
-def _source(python: Path, version: str, folder: Path) -> Path:
-    """Download and unpack the source, unless an earlier try did."""
-    source = folder / f'mmcv-{version}'
-    if (source / 'setup.py').is_file():
-        return source
-    archive = folder / f'mmcv-{version}.tar.gz'
-    if not archive.is_file():
-        download = folder / 'download'
-        run(
-            f'mmcv {version}: fetching the source',
-            [str(python), '-m', 'pip', 'download', f'mmcv=={version}', '--no-deps', '--no-binary', 'mmcv']
-            + ['--no-build-isolation', '--disable-pip-version-check', '-d', str(download)],
-            folder / 'build.log',
-        )
-        next(download.glob('mmcv-*.tar.gz')).replace(archive)
-    # Unpacked under another name first: a folder with the final name is complete.
-    unpacking = folder / 'unpacking'
-    shutil.rmtree(unpacking, ignore_errors=True)
-    try:
-        with tarfile.open(archive) as packed:
-            # Without the filter an archive could write elsewhere; the oldest releases of Python do not have it.
-            if hasattr(tarfile, 'data_filter'):
-                packed.extractall(unpacking, filter='data')
-            else:
-                packed.extractall(unpacking)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        archive.unlink(missing_ok=True)
-        raise SetupError(f'The source archive of mmcv is damaged ({error}); run the same command again.') from error
-    shutil.rmtree(source, ignore_errors=True)
-    (unpacking / f'mmcv-{version}').replace(source)
-    return source
-
-
-def _build(python: Path, version: str, target: Target, source: Path, folder: Path, lock: int) -> Path:
+def _build(python: Path, what: str, target: Target, source: Path, folder: Path, lock: int) -> Path:
     jobs = os.environ.get('MAX_JOBS') or str(parallel_jobs())
     log = source.parent / 'build.log'
     log.unlink(missing_ok=True)
     say(
-        f'  mmcv {version}: compiling its operators for {target.device} with {jobs} jobs, since no ready-made wheel '
-        'fits this torch. It takes about ten minutes on two cores, happens once, and can be interrupted: the same '
+        f'  {what}: compiling its operators for {target.device} with {jobs} jobs, since there is no ready-made wheel '
+        'for this torch. It takes about ten minutes on two cores, happens once, and can be interrupted: the same '
         'command goes on where it stopped.'
     )
     env = {
@@ -184,7 +244,7 @@ def _build(python: Path, version: str, target: Target, source: Path, folder: Pat
     out = source / 'dist'
     shutil.rmtree(out, ignore_errors=True)
     run(
-        f'mmcv {version}: compiling',
+        f'{what}: compiling',
         [python, 'setup.py', 'bdist_wheel', '-d', out],
         log,
         cwd=source,
@@ -195,7 +255,7 @@ def _build(python: Path, version: str, target: Target, source: Path, folder: Pat
     built = next(out.glob('*.whl'))
     with zipfile.ZipFile(built) as packed:
         if not any(re.match(r'mmcv/_ext\..*\.?(so|pyd)$', name) for name in packed.namelist()):
-            raise SetupError(f'mmcv was built without its operators; see {log}.')
+            raise SetupError(f'{what} was built without its operators; see {log}.')
     folder.mkdir(parents=True, exist_ok=True)
     return built.replace(folder / built.name)
 

@@ -55,8 +55,8 @@ pages: setup
 stacks:
 	@$(PYTHON) -m benchmarks.stacks $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
 
-zoo: setup
-	@$(RUN) -m pip install -q -r requirements/zoo.txt
+zoo:
+	@$(PYTHON) setup/bootstrap --optional
 	@$(RUN) -m benchmarks.zoo_sweep mmdet --out docs/zoo_mmdet$(if $(filter-out default,$(STACK)),_$(STACK)).md
 	@$(RUN) -m benchmarks.zoo_sweep mmseg --out docs/zoo_mmseg$(if $(filter-out default,$(STACK)),_$(STACK)).md
 

@@ -112,8 +112,8 @@ def set_up(stack: Stack, folder: Path) -> str:
         Why it cannot be installed; empty where it was.
     """
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / 'setup/bootstrap')],
-        env={**os.environ, 'STACK': stack.name, 'STACKS': str(folder)},
+        [sys.executable, str(ROOT / 'setup/bootstrap'), '--folder', str(folder / stack.name)],
+        env={**os.environ, 'STACK': stack.name},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -33,6 +33,7 @@ class Stack(NamedTuple):
         packages: What pip is asked for, such as ``==2.13.0``, by the name that pip knows.
         download: Gigabytes that are fetched where nothing of it lies in pip's cache.
         disk: Gigabytes that the environment takes.
+        optional: What only some families of the zoos need, as pip takes it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stack(NamedTuple):
     packages: dict[str, str]
     download: float
     disk: float
+    optional: tuple[str, ...] = ()
 
     @property
     def requirements(self) -> list[str]:
@@ -75,10 +77,11 @@ def read_stacks(file: Path = STACKS_FILE) -> dict[str, Stack]:
     stacks = {}
     for name in parser.sections():
         section = parser[name]
-        lines = [re.match(r'([\w.-]+)(\S*)', line) for line in section['packages'].split()]
-        packages = {line[1]: line[2] for line in lines if line}
+        lines = section['packages'].split()
+        packages = {distribution_of(line): line[len(distribution_of(line)) :] for line in lines}
         size = (float(section['download']), float(section['disk']))
-        stacks[name] = Stack(name, section['about'], section['python'], packages, *size)
+        optional = tuple(section.get('optional', '').split())
+        stacks[name] = Stack(name, section['about'], section['python'], packages, *size, optional)
     return stacks
 
 
@@ -102,6 +105,11 @@ def nearest_stack(versions: Mapping[str, str], python: str, stacks: Mapping[str,
         return strangers, torch, _apart(python, stack.python), -agree
 
     return min((stacks or read_stacks()).values(), key=distance)
+
+
+def distribution_of(requirement: str) -> str:
+    """The name in a requirement: ``torch`` of ``torch==2.13.0``."""
+    return re.split(r'[^\w.-]', requirement, maxsplit=1)[0]
 
 
 def within(version: str, spec: str) -> bool:

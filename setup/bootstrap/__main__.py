@@ -6,7 +6,7 @@ complete environment is recognised within a second.
 Environment variables:
     STACK: The versions to install, a section of ``mmkd_plugin/compat/stacks.cfg``; its environment lies in
         ``.stacks/<name>``, that of the default stack in ``.venv``.
-    STACKS: Another folder for the environments of stacks.
+    STACKS: Another folder than ``.stacks`` for the environments of stacks.
     PYTHON: For a stack, the interpreter that its environment is made of; by default the machine is searched.
     TORCH: What pip shall install as torch, options included (``TORCH='torch==2.9.1'``). Without it, a torch that is in
         ``.venv`` already stays.
@@ -39,6 +39,7 @@ from mmkd_plugin.compat.stacks import (  # noqa: E402
     DISTRIBUTIONS,
     STACKS_FILE,
     Stack,
+    distribution_of,
     nearest_stack,
     read_stacks,
     release,
@@ -70,10 +71,16 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description='Make the virtual environment that everything here runs in.')
     parser.add_argument('--mmcv-only', action='store_true', help='compile mmcv into the environment that is active')
+    parser.add_argument('--folder', type=Path, help='another folder for the environment')
+    parser.add_argument(
+        '--optional', action='store_true', help='install packages, too, that only some families of the zoos need'
+    )
     arguments = parser.parse_args()
     stop_on_termination()
     try:
-        return mmcv_only() if arguments.mmcv_only else make(chosen_stack())
+        if arguments.mmcv_only:
+            return mmcv_only()
+        return make(chosen_stack(), arguments.folder, arguments.optional)
     except SetupError as error:
         say(f'error: {error}')
         return 1
@@ -94,15 +101,19 @@ def chosen_stack() -> Stack:
     return stacks[name]
 
 
-def environment_of(stack: Stack) -> Environment:
+def environment_of(stack: Stack, folder: Path | None = None) -> Environment:
     """Where a stack is installed, and the Python that it is made with.
+
+    Args:
+        stack: The stack.
+        folder: Another folder for it.
 
     Raises:
         SetupError: If the machine has no fitting Python.
     """
-    if stack.name == DEFAULT and not os.environ.get('STACKS'):
+    if stack.name == DEFAULT and folder is None:
         return Environment(ROOT / '.venv', ROOT)
-    folder = Path(os.environ.get('STACKS') or ROOT / '.stacks').expanduser().resolve() / stack.name
+    folder = (folder or Path(os.environ.get('STACKS') or ROOT / '.stacks', stack.name)).expanduser().resolve()
     environment = Environment(folder, ROOT)
     if version_of(environment.python) == stack.python:
         return environment
@@ -111,8 +122,13 @@ def environment_of(stack: Stack) -> Environment:
     return Environment(folder, ROOT, python)
 
 
-def make(stack: Stack) -> int:
+def make(stack: Stack, folder: Path | None = None, optional: bool = False) -> int:
     """Make the environment of a stack, or find that it is complete.
+
+    Args:
+        stack: The stack.
+        folder: Another folder for it.
+        optional: Whether the optional packages of the stack are installed, too.
 
     Returns:
         The exit status.
@@ -120,7 +136,7 @@ def make(stack: Stack) -> int:
     Raises:
         SetupError: If a step fails.
     """
-    environment = environment_of(stack)
+    environment = environment_of(stack, folder)
     if environment.maker == sys.executable and stack.name == DEFAULT and sys.version_info < OLDEST_PYTHON:
         raise SetupError(
             f'set-up installs a torch that needs Python {".".join(map(str, OLDEST_PYTHON))} or later, and this is '
@@ -132,7 +148,7 @@ def make(stack: Stack) -> int:
     wanted = fingerprint(INPUTS, stack.name, torch, device)
     # The links are made by the installation, and are lost where ignored files of the working tree are removed.
     if environment.complete(wanted) and LINKS.exists():
-        return 0
+        return install_optional(environment, stack) if optional else 0
     start = time.monotonic()
     named = '' if stack.name == DEFAULT else f' with the stack {stack.name}'
     say(f'Setting up {environment.folder}{named}; every step is skipped where it was done before.')
@@ -140,6 +156,26 @@ def make(stack: Stack) -> int:
         set_up(environment, stack, cache_folder(), lock, torch)
         environment.remember(wanted, [*stack.packages, *MIM, 'mmkd_plugin'])
     say(f'Ready after {time.monotonic() - start:.0f} s.')
+    return install_optional(environment, stack) if optional else 0
+
+
+def install_optional(environment: Environment, stack: Stack) -> int:
+    """Install the packages that only some families of the zoos need, one by one, and name those that pip cannot give.
+
+    Returns:
+        The exit status.
+    """
+    present = environment.versions([distribution_of(line) for line in stack.optional])
+    for line in stack.optional:
+        if present[distribution_of(line)]:
+            continue
+        try:
+            environment.pip(
+                f'{line}: installing', 'install', '-c', environment.folder / 'constraints.txt', *line.split()
+            )
+        except SetupError as error:
+            say(f'  {line} is left out: {error}')
+    refuse_twins(environment)
     return 0
 
 

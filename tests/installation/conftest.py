@@ -41,6 +41,18 @@ def environment(scripts: Path) -> ModuleType:
 
 
 @pytest.fixture(scope='session')
+def interpreters(scripts: Path) -> ModuleType:
+    """Finding a Python."""
+    return importlib.import_module('interpreters')
+
+
+@pytest.fixture(scope='session')
+def mmcv_source(scripts: Path) -> ModuleType:
+    """Fetching mmcv."""
+    return importlib.import_module('mmcv_source')
+
+
+@pytest.fixture(scope='session')
 def mmcv_wheel(scripts: Path) -> ModuleType:
     """Building mmcv."""
     return importlib.import_module('mmcv_wheel')
@@ -58,7 +70,19 @@ def steps(scripts: Path) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _no_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ('TORCH', 'MMCV_OPS', 'FORCE_CUDA', 'CUDA_HOME', 'CUDA_PATH', 'CXX', 'MMKD_CACHE'):
+    for name in (
+        'STACK',
+        'STACKS',
+        'PYTHON',
+        'MMCV_WHEELS',
+        'TORCH',
+        'MMCV_OPS',
+        'FORCE_CUDA',
+        'CUDA_HOME',
+        'CUDA_PATH',
+        'CXX',
+        'MMKD_CACHE',
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

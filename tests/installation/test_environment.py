@@ -32,14 +32,11 @@ def test_environment_without_a_python_is_made_anew(environment: ModuleType, tmp_
     assert made.versions(['pip'])['pip']
 
 
-def test_python_without_venv_is_told_in_a_sentence(
-    environment: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_without_venv_is_told_in_a_sentence(environment: ModuleType, tmp_path: Path) -> None:
     fake = tmp_path / 'python'
     fake.write_text('#!/bin/sh\necho "ensurepip is not available" >&2\nexit 1\n')
     fake.chmod(0o755)
-    monkeypatch.setattr(sys, 'executable', str(fake))
-    made = environment.Environment(tmp_path / 'venv', tmp_path)
+    made = environment.Environment(tmp_path / 'venv', tmp_path, fake)
     with pytest.raises(environment.SetupError, match=r'ensurepip is not available.*python3-venv'):
         made.ensure()
 

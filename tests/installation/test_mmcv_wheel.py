@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -104,87 +103,137 @@ def test_nvcc_of_another_cuda(
             mmcv_wheel.require_compiler(gpu)
 
 
-def test_finished_wheel_is_used_again(mmcv_wheel: ModuleType, tmp_path: Path) -> None:
-    wanted = target(mmcv_wheel)
-    wheel = tmp_path / 'wheels' / wanted.key / 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
+class Machine:
+    """An environment that notes what is installed; ``device`` is what loads then, empty for nothing.
+
+    Its pip finds a ready-made wheel where there is ``offered``.
+    """
+
+    def __init__(self, folder: Path, device: str = 'not available', offered: str = '') -> None:
+        self.device, self.installed = device, []  # type: ignore[var-annotated]
+        # Stands in for Python: answers pip's download with a wheel, or with an error.
+        give = f'mkdir -p "$last"; printf PK > "$last/{offered}"' if offered else 'exit 1'
+        self.python = folder / 'python'
+        self.python.write_text(f'#!/bin/sh\nfor word in "$@"; do last="$word"; done\n{give}\n')
+        self.python.chmod(0o755)
+
+    def versions(self, names: list[str]) -> dict[str, str]:
+        return {name: '2.1.0' if self.installed else '' for name in names}
+
+    def ask(self, code: str) -> list[str] | None:
+        return ['2.1.0', self.device] if self.installed and self.device else None
+
+    def pip(self, title: str, *arguments: Any) -> None:
+        self.installed.append(Path(arguments[-1]))
+
+
+WHEEL = 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
+
+
+def keep_wheel(folder: Path, wanted: Any, complete: bool = True) -> Path:
+    """Put a wheel into the cache."""
+    wheel = folder / 'wheels' / wanted.key / WHEEL
     wheel.parent.mkdir(parents=True)
-    with zipfile.ZipFile(wheel, 'w') as packed:
-        packed.writestr('mmcv/_ext.so', '')
-    assert mmcv_wheel.ensure_wheel(Path('no-python'), '2.1.0', wanted, tmp_path, 0) == wheel
+    if complete:
+        with zipfile.ZipFile(wheel, 'w') as packed:
+            packed.writestr('mmcv/_ext.so', '')
+    else:
+        wheel.write_bytes(b'half a wheel')
+    return wheel
+
+
+def test_finished_wheel_is_used_again(mmcv_wheel: ModuleType, tmp_path: Path) -> None:
+    wanted, machine = target(mmcv_wheel), Machine(tmp_path)
+    wheel = keep_wheel(tmp_path, wanted)
+    mmcv_wheel.ensure_mmcv(machine, 'mmcv', '2.1.0', wanted, tmp_path, 0)
+    assert machine.installed == [wheel]
+    mmcv_wheel.ensure_mmcv(machine, 'mmcv', '2.1.0', wanted, tmp_path, 0)
+    assert machine.installed == [wheel]
 
 
 def test_damaged_wheel_is_built_again(mmcv_wheel: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = target(mmcv_wheel)
-    wheel = tmp_path / 'wheels' / wanted.key / 'mmcv-2.1.0-cp311-cp311-linux_x86_64.whl'
-    wheel.parent.mkdir(parents=True)
-    wheel.write_bytes(b'half a wheel')
+    wheel = keep_wheel(tmp_path, wanted, complete=False)
     monkeypatch.setenv('PATH', '')
     with pytest.raises(mmcv_wheel.SetupError, match='compiler'):
-        mmcv_wheel.ensure_wheel(Path('no-python'), '2.1.0', wanted, tmp_path, 0)
+        mmcv_wheel.ensure_mmcv(Machine(tmp_path), 'mmcv', '2.1.0', wanted, tmp_path, 0)
     assert not wheel.exists()
 
 
+def test_wheel_that_does_not_load_is_told(mmcv_wheel: ModuleType, tmp_path: Path) -> None:
+    wanted = target(mmcv_wheel)
+    keep_wheel(tmp_path, wanted)
+    with pytest.raises(mmcv_wheel.SetupError, match=r'operators of mmcv 2\.1\.0 do not load; delete .*whl'):
+        mmcv_wheel.ensure_mmcv(Machine(tmp_path, device=''), 'mmcv', '2.1.0', wanted, tmp_path, 0)
+
+
+def test_ready_made_wheel_that_fits_is_used_and_kept(
+    mmcv_wheel: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, machine = target(mmcv_wheel), Machine(tmp_path, offered=WHEEL)
+    mmcv_wheel.ensure_mmcv(machine, 'mmcv', '2.1.0', wanted, tmp_path, 0)
+    assert machine.installed[0].name == WHEEL
+    assert (tmp_path / 'wheels' / wanted.key / WHEEL).is_file()
+
+
+def test_ready_made_wheel_of_another_torch_is_passed_over(
+    mmcv_wheel: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, machine = target(mmcv_wheel), Machine(tmp_path, device='', offered=WHEEL)
+    monkeypatch.setattr(mmcv_wheel, 'require_compiler', lambda target: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        mmcv_wheel.ensure_mmcv(machine, 'mmcv', '2.1.0', wanted, tmp_path, 0)
+    assert 'does not fit torch 2.13.0, so it is compiled' in capsys.readouterr().out
+    assert not list(tmp_path.glob('wheels/**/*.whl'))
+
+
+@pytest.mark.parametrize(('device', 'fits'), [('12.4', True), ('11.8', False), ('not available', False)])
+def test_gpu_wants_operators_of_its_cuda(mmcv_wheel: ModuleType, tmp_path: Path, device: str, fits: bool) -> None:
+    machine = Machine(tmp_path, device)
+    machine.installed.append(Path('x'))
+    assert mmcv_wheel.loads(machine, '2.1.0', target(mmcv_wheel, cuda='12.6', gpu=True)) is fits
+    assert mmcv_wheel.loads(machine, '2.1.0', target(mmcv_wheel))
+
+
+SETUP = (
+    'import os, sys, zipfile\n'
+    'assert os.environ["MMCV_WITH_OPS"] == "1" and os.environ["FORCE_CUDA"] == "0"\n'
+    'os.makedirs(sys.argv[3])\n'
+    'with zipfile.ZipFile(sys.argv[3] + "/mmcv-2.1.0-cp311-cp311-linux_x86_64.whl", "w") as wheel:\n'
+    '    wheel.writestr(os.environ.get("BUILT", "mmcv/_ext.cpython-311.so"), "")\n'
+)
+
+
 @pytest.fixture()
-def fake_source(compiler: Path, headers: Path, tmp_path: Path) -> Path:
-    """A cache with the source archive of an mmcv that builds at once; gives the cache."""
-    tree = tmp_path / 'mmcv-2.1.0'
-    tree.mkdir()
-    (tree / 'setup.py').write_text(
-        'import os, sys, zipfile\n'
-        'assert os.environ["MMCV_WITH_OPS"] == "1" and os.environ["FORCE_CUDA"] == "0"\n'
-        'os.makedirs(sys.argv[3])\n'
-        'with zipfile.ZipFile(sys.argv[3] + "/mmcv-2.1.0-cp311-cp311-linux_x86_64.whl", "w") as wheel:\n'
-        '    wheel.writestr(os.environ.get("BUILT", "mmcv/_ext.cpython-311.so"), "")\n'
-    )
-    folder = tmp_path / 'cache/src/cp311-linux_x86_64-torch2.13.0-cpu'
+def source(tmp_path: Path, compiler: Path, headers: Path) -> Path:
+    """The source of an mmcv that builds at once."""
+    folder = tmp_path / 'src/mmcv-2.1.0'
     folder.mkdir(parents=True)
-    with tarfile.open(folder / 'mmcv-2.1.0.tar.gz', 'w:gz') as archive:
-        archive.add(tree, 'mmcv-2.1.0')
-    return tmp_path / 'cache'
+    (folder / 'setup.py').write_text(SETUP)
+    return folder
 
 
-def test_wheel_is_built_from_the_source_and_kept(mmcv_wheel: ModuleType, fake_source: Path, headers: Path) -> None:
-    wanted = target(mmcv_wheel, headers)
+def build(module: ModuleType, wanted: Any, source: Path, folder: Path) -> Path:
+    """Build it."""
     with open(os.devnull) as lock:
-        wheel = mmcv_wheel.ensure_wheel(Path(sys.executable), '2.1.0', wanted, fake_source, lock.fileno())
-    assert wheel.parent == fake_source / 'wheels' / wanted.key
+        return module._build(Path(sys.executable), 'mmcv 2.1.0', wanted, source, folder, lock.fileno())
+
+
+def test_wheel_is_built_from_the_source_and_kept(
+    mmcv_wheel: ModuleType, source: Path, headers: Path, tmp_path: Path
+) -> None:
+    wheel = build(mmcv_wheel, target(mmcv_wheel, headers), source, tmp_path / 'kept')
+    assert wheel.parent == tmp_path / 'kept'
     assert zipfile.is_zipfile(wheel)
 
 
 def test_wheel_without_operators_is_refused(
-    mmcv_wheel: ModuleType, fake_source: Path, headers: Path, monkeypatch: pytest.MonkeyPatch
+    mmcv_wheel: ModuleType, source: Path, headers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('BUILT', 'mmcv/__init__.py')
-    wanted = target(mmcv_wheel, headers)
-    with open(os.devnull) as lock, pytest.raises(mmcv_wheel.SetupError, match='built without its operators'):
-        mmcv_wheel.ensure_wheel(Path(sys.executable), '2.1.0', wanted, fake_source, lock.fileno())
-    assert not list(fake_source.glob('wheels/*/*.whl'))
-
-
-def test_half_unpacked_source_is_unpacked_again(mmcv_wheel: ModuleType, fake_source: Path) -> None:
-    folder = next((fake_source / 'src').iterdir())
-    (folder / 'unpacking/mmcv-2.1.0').mkdir(parents=True)
-    (folder / 'unpacking/mmcv-2.1.0/half').touch()
-    source = mmcv_wheel._source(Path('no-python'), '2.1.0', folder)
-    assert (source / 'setup.py').exists()
-    assert not (source / 'half').exists()
-
-
-def test_compiled_files_survive_the_next_try(mmcv_wheel: ModuleType, fake_source: Path) -> None:
-    folder = next((fake_source / 'src').iterdir())
-    source = mmcv_wheel._source(Path('no-python'), '2.1.0', folder)
-    (source / 'build').mkdir()
-    (source / 'build/a.o').touch()
-    assert (mmcv_wheel._source(Path('no-python'), '2.1.0', folder) / 'build/a.o').exists()
-
-
-def test_damaged_source_archive_is_removed(mmcv_wheel: ModuleType, fake_source: Path) -> None:
-    folder = next((fake_source / 'src').iterdir())
-    archive = folder / 'mmcv-2.1.0.tar.gz'
-    archive.write_bytes(archive.read_bytes()[:100])
-    with pytest.raises(mmcv_wheel.SetupError, match='source archive of mmcv is damaged'):
-        mmcv_wheel._source(Path('no-python'), '2.1.0', folder)
-    assert not archive.exists()
+    with pytest.raises(mmcv_wheel.SetupError, match='built without its operators'):
+        build(mmcv_wheel, target(mmcv_wheel, headers), source, tmp_path / 'kept')
+    assert not list(tmp_path.glob('kept/*.whl'))
 
 
 def test_progress_counts_earlier_tries(mmcv_wheel: ModuleType, tmp_path: Path) -> None:

@@ -51,6 +51,10 @@ class Stack(NamedTuple):
         """One package as pip takes it."""
         return name + self.packages[name]
 
+    def allows(self, name: str, version: str) -> bool:
+        """Whether a version, such as ``2.13.0+cpu``, is the stack's; any is where the stack says nothing."""
+        return within(version, self.packages.get(name, ''))
+
     def distribution(self, module: str) -> str:
         """The name under which pip knows the package that this stack imports as ``module``."""
         return next(name for name in DISTRIBUTIONS[module] if name in self.packages)
@@ -73,7 +77,7 @@ def read_stacks(file: Path = STACKS_FILE) -> dict[str, Stack]:
         section = parser[name]
         lines = [re.match(r'([\w.-]+)(\S*)', line) for line in section['packages'].split()]
         packages = {line[1]: line[2] for line in lines if line}
-        size = (section.getfloat('download'), section.getfloat('disk'))
+        size = (float(section['download']), float(section['disk']))
         stacks[name] = Stack(name, section['about'], section['python'], packages, *size)
     return stacks
 
@@ -82,7 +86,7 @@ def nearest_stack(versions: Mapping[str, str], python: str, stacks: Mapping[str,
     """The stack that comes nearest to what is installed.
 
     Forks count before anything else, then the distance of torch's version, then Python's, then how many packages
-    agree.
+    agree; where all that is the same, the default comes first.
 
     Args:
         versions: What is installed, by the name that pip knows; what is not installed is empty or absent.
@@ -90,12 +94,12 @@ def nearest_stack(versions: Mapping[str, str], python: str, stacks: Mapping[str,
         stacks: Where to choose; by default all that there are.
     """
 
-    def distance(stack: Stack) -> tuple[int, float, float, int]:
+    def distance(stack: Stack) -> tuple[int, float, float, int, bool]:
         known = [name for names in DISTRIBUTIONS.values() for name in names if versions.get(name)]
         strangers = sum(name not in stack.packages for name in known)
         torch = _apart(versions.get('torch', ''), stack.version('torch'))
         agree = sum(bool(versions.get(name)) and within(versions[name], spec) for name, spec in stack.packages.items())
-        return strangers, torch, _apart(python, stack.python), -agree
+        return strangers, torch, _apart(python, stack.python), -agree, stack.name != DEFAULT
 
     return min((stacks or read_stacks()).values(), key=distance)
 

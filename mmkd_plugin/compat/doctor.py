@@ -82,6 +82,7 @@ def examine(machine: Machine | None = None) -> Report:
     checks = (_python, _torch, _numpy, _opencv, _overlaps, _missing, _undeclared, _setuptools, _refusals, _mmcv)
     for check in (*checks, _devices, _imports, _hook):
         faults += check(patient)
+    faults += [] if faults else _plugin(patient)
     rows = _rows(patient)
     return Report(patient.stack, rows, faults, list(_notes(patient, rows)))
 
@@ -226,6 +227,15 @@ def _imports(patient: Patient) -> Iterator[Fault]:
             fix = remedies.mend_import(patient, module, why)
             yield Fault(f'{patient.title(module)} cannot be imported ({why})', fix)
             patient.told.append(why)
+
+
+def _plugin(patient: Patient) -> Iterator[Fault]:
+    """What all the packages are for; where one of them fails, that is the fault."""
+    why = patient.why_not('mmkd_plugin.engine')
+    if why:
+        yield Fault(
+            f'the plugin itself cannot be imported ({why})', 'report it with the output of "mmkd doctor --json"'
+        )
 
 
 def _hook(patient: Patient) -> Iterator[Fault]:

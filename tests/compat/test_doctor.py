@@ -286,3 +286,14 @@ def test_start_up_file_that_the_user_switched_off_is_a_note() -> None:
     assert report.faults == []
     assert len(report.notes) == 1
     assert report.notes[0].startswith('MMKD_NO_STARTUP is set')
+
+
+def test_plugin_that_does_not_import_is_a_fault_where_nothing_else_is() -> None:
+    broken = {'mmkd_plugin.engine': "module 'torch' has no attribute 'x'"}
+    faults = examine(Fake(broken=broken)).faults
+    assert [fault.problem for fault in faults] == [
+        "the plugin itself cannot be imported (module 'torch' has no attribute 'x')"
+    ]
+    faults = examine(Fake(broken={**broken, 'mmrazor.models': 'something odd'})).faults
+    assert len(faults) == 1
+    assert 'something odd' in faults[0].problem

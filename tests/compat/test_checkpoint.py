@@ -163,7 +163,7 @@ def test_trust_holds_for_its_own_thread_only(tmp_path: Path, mark: Path, monkeyp
 
     def load_elsewhere() -> None:
         try:
-            torch.load(path)
+            torch.load(path, weights_only=True)
         except pickle.UnpicklingError as error:
             errors.append(error)
 

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from _helpers.standard_library import standard_library
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = """
@@ -46,7 +47,7 @@ def test_import_stays_within_the_standard_library(module: str) -> None:
         before = set(sys.modules)
         import {module}
         new = {{name.split('.')[0] for name in set(sys.modules) - before}}
-        print(sorted(new - set(sys.stdlib_module_names)))
+        print(sorted(new - {standard_library()!r}))
     """)
     assert out == "['mmkd_plugin']"
 

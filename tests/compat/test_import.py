@@ -65,6 +65,7 @@ def test_mmrazor_imports_after_the_plugin() -> None:
     assert out == 'ConfigurableDistiller'
 
 
+@pytest.mark.skipif(python('import mmrazor').returncode != 0, reason='MMRazor alone refuses this MMCV')
 def test_mmrazor_may_be_imported_before_the_plugin() -> None:
     assert output('import mmrazor, mmkd_plugin, mmrazor.models; print(1)') == '1'
 

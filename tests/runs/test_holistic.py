@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 
 from mmkd_plugin.block import DistillBlock, expand_config
+from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.engine.adversarial_hook import STATE_KEY
 from mmkd_plugin.engine.inspection import inspect_adversaries
 from mmkd_plugin.engine.self_check import adversaries_text
@@ -163,7 +164,7 @@ def test_resume_is_exact(tmp_path, conditional):
 def test_checkpoint_is_a_plain_student_with_the_discriminator_beside(tmp_path):
     cfg = config(tmp_path / 'block')
     runner, _ = spied(cfg)
-    checkpoint = torch.load(tmp_path / 'block' / 'iter_3.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'block' / 'iter_3.pth'))
     MODELS.build(pspnet()).load_state_dict(checkpoint['state_dict'], strict=True)
     assert checkpoint[STATE_KEY]['loss_holistic']['optimizer']['state']
     assert any('discriminator.stages.0.0.u' in key for key in checkpoint['distill_state'])
@@ -205,7 +206,7 @@ def test_names_and_table(tmp_path):
 def test_averaged_model_has_no_discriminator(tmp_path):
     cfg = config(tmp_path, custom_hooks=[dict(type='EMAHook')])
     spied(cfg)
-    checkpoint = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'iter_3.pth'))
     assert not any('discriminator' in key for key in {**checkpoint['ema_state_dict'], **checkpoint['state_dict']})
 
 

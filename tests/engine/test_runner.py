@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from _helpers.tiny import block, build, losses_of, retinanet, run_config, state_of
+from _helpers.tiny import block, build, exact_resume, losses_of, retinanet, run_config, state_of
 from mmengine.registry import MODELS
 
 from mmkd_plugin.block import expand_config
@@ -56,6 +56,7 @@ def test_checkpoint_is_a_plain_student(tmp_path):
     assert set(checkpoint['distill_state']) and not any('teacher.' in key for key in checkpoint['distill_state'])
 
 
+@exact_resume
 def test_resume_is_exact(tmp_path):
     straight = train(run_config(tmp_path / 'straight', iterations=20, distill=block()))
     train(run_config(tmp_path / 'parts', iterations=10, distill=block()))

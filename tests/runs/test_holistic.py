@@ -7,7 +7,7 @@ import functools
 
 import pytest
 import torch
-from _helpers.tiny import build, losses_of, state_of
+from _helpers.tiny import build, exact_resume, losses_of, state_of
 from _helpers.tiny_seg import batch, block, pspnet, run_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -140,6 +140,7 @@ def test_steps_leave_the_random_numbers_alone(tmp_path):
     assert losses_of(runner, 'decode.loss_ce') == pytest.approx(losses_of(stock, 'decode.loss_ce'), rel=1e-6)
 
 
+@exact_resume
 @KINDS
 def test_resume_is_exact(tmp_path, conditional):
     method = dict(conditional=conditional)

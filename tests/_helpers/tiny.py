@@ -208,7 +208,6 @@ def run_config(work_dir: Path | str, iterations: int = 4, **changes: Any) -> Con
         env_cfg=dict(dist_cfg=dict(backend='gloo')),
         work_dir=str(work_dir),
         log_level='INFO',
-        env_cfg=dict(dist_cfg=dict(backend='gloo')),
         runner_type='mmkd_plugin.DistillRunner',
     )
     values.update(copy.deepcopy(changes))

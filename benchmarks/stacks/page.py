@@ -14,8 +14,8 @@ What a user of an older or another stack should know:
 
 * A resumed run goes on with the data that an uninterrupted one would have seen where MMEngine advances its data loader:
   0.10.7 does, 0.10.0 and earlier and the forks begin the data anew.
-* The plugin reads teachers, resumed checkpoints and pretrained weights safely on every torch. The stock tools read what
-  they load themselves safely from torch 2.6 on; before, and in the forks after a first refusal, they unpickle everything.
+* The plugin reads teachers, resumed checkpoints and pretrained weights safely on every torch. What the stock tools load
+  themselves they read safely from torch 2.6 on; before, and in the forks after a first refusal, they unpickle all.
 * Dropout draws other numbers on older torch, so the terms of the first step are compared without it; they agree within
   1e-3 everywhere. Later steps are compared on the default stack alone.
 """

@@ -52,6 +52,7 @@ BUILD_TOOLS = ('ninja', 'wheel')
 # "mim train" needs these; openmim's other dependencies would downgrade setuptools.
 MIM = ('openmim',)
 MIM_NEEDS = ('click', 'colorama', 'model-index', 'pandas', 'requests', 'rich', 'tabulate')
+TORCHVISION = 'import json, torchvision; print(json.dumps(torchvision.__version__))'
 LINKS = ROOT / 'mmkd_plugin/.mim/configs'
 INPUTS = (
     STACKS_FILE,
@@ -175,6 +176,10 @@ def install_optional(environment: Environment, stack: Stack) -> int:
             )
         except SetupError as error:
             say(f'  {line} is left out: {error}')
+    # Its build for a torch with CUDA loads on no other one, and what can do without it could not be imported either.
+    if environment.versions(['torchvision'])['torchvision'] and not environment.ask(TORCHVISION):
+        say('  torchvision is left out: its build does not fit this torch.')
+        environment.pip('torchvision: removing', 'uninstall', '-y', 'torchvision')
     refuse_twins(environment)
     return 0
 

@@ -93,7 +93,7 @@ def methods() -> dict[str, type[Method]]:
     return {name: kind for name, kind in known_methods().items() if kind.__module__.startswith('mmkd_plugin.')}
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def recipes() -> tuple[Recipe, ...]:
     """All recipes, by path; files that hold nothing but the recipe of another folder are left out."""
     found = []
@@ -106,7 +106,7 @@ def recipes() -> tuple[Recipe, ...]:
     return tuple(found)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def pairs(folder: str = MEASURED) -> tuple[Pair, ...]:
     """All pairs of a folder: the single methods first, then what is put together of them.
 

@@ -48,14 +48,18 @@ def files() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
 
 
+def room_of(path: Path) -> str:
+    return Path(path.relative_to(PACKAGE).parts[0]).stem
+
+
 def test_every_room_has_a_floor():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix('.py') for path in files()} - {'__init__'}
+    rooms = {room_of(path) for path in files()} - {'__init__'}
     assert rooms == {room for floor in FLOORS for room in floor}
 
 
 @pytest.mark.parametrize('path', files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_arrow_leads_upwards(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+    room = room_of(path)
     if room == '__init__':
         assert imports(path) <= {'compat', 'version'}
         return

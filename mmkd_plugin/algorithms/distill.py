@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from mmengine.dist import is_distributed
@@ -20,6 +19,7 @@ from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 from mmkd_plugin.teachers import FrozenTeacher, LoadedTeacher, build_teacher
 from mmkd_plugin.utilities.rng import isolated_rng
+from mmkd_plugin.utilities.text import without_prefix
 
 _STUDENT = 'architecture.'
 """Where the student lies in the module tree."""
@@ -201,10 +201,10 @@ class DistillAlgorithm(BaseAlgorithm):
         """The student's state alone, with the student's own keys."""
         return self.architecture.state_dict(*args, **kwargs)
 
-    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load a student's state; keys may be the student's own or those of this module's tree, which hooks go by."""
-        plain = {key.removeprefix(_STUDENT): value for key, value in state_dict.items()}
-        return self.architecture.load_state_dict(plain, strict=strict, assign=assign)
+        plain = {without_prefix(key, _STUDENT): value for key, value in state_dict.items()}
+        return self.architecture.load_state_dict(plain, *args, **kwargs)
 
     def _read_student_keys(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Let loaders that walk the module tree find a plain student's keys.
@@ -213,7 +213,8 @@ class DistillAlgorithm(BaseAlgorithm):
         filled in so that it is not reported missing.
         """
         for key in [key for key in state_dict if key.startswith(prefix)]:
-            state_dict[prefix + _STUDENT + key[len(prefix) :].removeprefix(_STUDENT)] = state_dict.pop(key)
+            plain = without_prefix(key[len(prefix) :], _STUDENT)
+            state_dict[prefix + _STUDENT + plain] = state_dict.pop(key)
         for key, value in self.distiller.state_dict().items():
             state_dict[f'{prefix}distiller.{key}'] = value
 

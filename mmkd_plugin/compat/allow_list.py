@@ -1,4 +1,4 @@
-"""What MMEngine's checkpoints hold besides tensors, allowed under torch's safe loading."""
+"""What MMEngine's checkpoints hold besides tensors, allowed where they are read safely."""
 
 from __future__ import annotations
 
@@ -29,19 +29,41 @@ def _stored_method(owner: Any, name: Any) -> Callable:
     raise pickle.UnpicklingError('Unsupported global: GLOBAL builtins.getattr was called for another attribute.')
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Allow the types of a checkpoint that MMEngine's runner saves, and no others.
+def mmengine_globals() -> dict[str, Any]:
+    """What a checkpoint that MMEngine's runner saves holds besides tensors.
 
-    They are the logged scalars (``HistoryBuffer`` with its statistics, in numpy arrays and scalars), the plain data of
-    a config in the data set's meta information, and the annealing function of a one-cycle schedule. Both module paths
-    of numpy are known, so that files written under numpy 1 load under numpy 2 and the other way round.
+    The logged scalars (``HistoryBuffer`` with its statistics, in numpy arrays and scalars), the plain data of a config
+    in the data set's meta information, and the annealing function of a one-cycle schedule. Both module paths of numpy
+    are known, so that files written under numpy 1 load under numpy 2 and the other way round.
+
+    Returns:
+        Objects by the full names that a pickle gives them.
     """
     # numpy 1 has no numpy._core, and numpy 2 warns about numpy.core.
     core = 'numpy._core' if np.lib.NumpyVersion(np.__version__) >= '2.0.0.dev0' else 'numpy.core'
     multiarray = importlib.import_module(f'{core}.multiarray')
-    allowed: list[Any] = [HistoryBuffer, OneCycleParamScheduler, ConfigDict, np.ndarray, np.dtype]
-    allowed += {type(np.dtype(code)) for code in np.typecodes['All']}
+    allowed = {
+        _full_name(kind): kind for kind in (HistoryBuffer, OneCycleParamScheduler, ConfigDict, np.ndarray, np.dtype)
+    }
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [(getattr(multiarray, name), f'{module}.{name}') for name in ('_reconstruct', 'scalar')]
-    allowed.append((_stored_method, 'builtins.getattr'))
-    torch.serialization.add_safe_globals(allowed)
+        allowed.update((f'{module}.{name}', getattr(multiarray, name)) for name in ('_reconstruct', 'scalar'))
+    allowed['builtins.getattr'] = _stored_method
+    return allowed
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let torch's own safe loading, which the stock tools use, read MMEngine's checkpoints too.
+
+    On a torch that takes no names (before 2.6) nothing changes: there the stock tools load without a check.
+    """
+    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        return
+    allowed = mmengine_globals()
+    # torch goes by the exact type when a state is set, and every dtype of numpy has one of its own.
+    allowed.update((_full_name(kind), kind) for kind in {type(np.dtype(code)) for code in np.typecodes['All']})
+    # As pairs throughout: MMEngine's fork takes away what it had added itself, HistoryBuffer among it.
+    torch.serialization.add_safe_globals([(item, name) for name, item in allowed.items()])
+
+
+def _full_name(kind: type) -> str:
+    return f'{kind.__module__}.{kind.__qualname__}'

@@ -9,14 +9,15 @@ import os.path as osp
 import pickle
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Callable
 from urllib.error import URLError
 
 import torch
 from mmengine.runner import CheckpointLoader
 
-from mmkd_plugin.compat.allow_list import allow_mmengine_checkpoints
+from mmkd_plugin.compat.allow_list import mmengine_globals
+from mmkd_plugin.compat.safe_pickle import global_names, load_safely, torch_globals
 from mmkd_plugin.errors import DistillError
 
 _PATCHING = threading.RLock()
@@ -28,8 +29,8 @@ _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 def load_checkpoint_file(path: str, map_location: str | Callable = 'cpu', trust: bool = False) -> dict[str, Any]:
     """Read a checkpoint from wherever MMEngine can: a file, an http address, ``open-mmlab://``, ...
 
-    It is read with torch's safe loading, whatever the process or the loader defaults to; torch's own download helper,
-    for one, unpickles everything.
+    It is read safely on every torch, whatever the process or the loader defaults to; torch's own download helper, for
+    one, unpickles everything.
 
     Args:
         path: Path or address.
@@ -43,7 +44,6 @@ def load_checkpoint_file(path: str, map_location: str | Callable = 'cpu', trust:
     Raises:
         DistillError: If there is no such checkpoint, it is damaged, or it holds types outside the allow-list.
     """
-    allow_mmengine_checkpoints()
     switch = 'set trust_checkpoint=True in the distill block'
     try:
         with _reading(path, trust, switch):
@@ -59,8 +59,8 @@ def load_checkpoint_file(path: str, map_location: str | Callable = 'cpu', trust:
 def readable_refusal(path: str) -> Iterator[None]:
     """Say why a checkpoint that MMEngine reads by itself (to resume, to start from) cannot be read.
 
-    Inside, torch's safe loading holds for this thread, also where MMEngine downloads the file; only torch's own switch,
-    the environment variable ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, turns it off.
+    Inside, safe loading holds for this thread, also where MMEngine downloads the file or tries again without a check;
+    only torch's own switch, the environment variable ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD``, turns it off.
 
     Args:
         path: What the user gave; the error names it.
@@ -68,7 +68,6 @@ def readable_refusal(path: str) -> Iterator[None]:
     Raises:
         DistillError: In place of torch's error.
     """
-    allow_mmengine_checkpoints()
     trust = os.getenv(_FULL_LOADING, '0').lower() in ('1', 'y', 'yes', 'true')
     with _reading(path, trust, f'set the environment variable {_FULL_LOADING}=1'):
         yield
@@ -80,15 +79,19 @@ def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
     owner = threading.get_ident()
     with _PATCHING:
         original = torch.load
+        allowed = {**torch_globals(), **mmengine_globals()}
 
         def load(file: Any, *args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() != owner:
                 return original(file, *args, **kwargs)
-            kwargs['weights_only'] = not trust
             try:
-                return original(file, *args, **kwargs)
+                if trust:
+                    return original(file, *args, **{**kwargs, 'weights_only': False})
+                return load_safely(original, file, allowed, *args, **kwargs)
+            except DistillError:
+                raise
             except Exception as error:
-                sentence = _explain(path, file, error, '' if trust else switch)
+                sentence = _explain(path, file, error, '' if trust else switch, allowed)
                 if sentence is None:
                     raise
                 # torch's own text advises to load without the check; it must not be the last word.
@@ -110,7 +113,7 @@ def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
             torch.load = original
 
 
-def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
+def _explain(path: str, file: Any, error: Exception, switch: str, allowed: Collection[str]) -> str | None:
     """One sentence for an error of ``torch.load``, None where the error speaks for itself.
 
     Args:
@@ -118,6 +121,7 @@ def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
         file: What was read.
         error: The error.
         switch: How the user may allow everything; empty where that was done.
+        allowed: The names that a checkpoint may hold.
     """
     # A zip archive that was cut off is an invalid argument; what else the system says (permissions) stands.
     if isinstance(error, (MemoryError, ImportError)) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
@@ -138,14 +142,18 @@ def _explain(path: str, file: Any, error: Exception, switch: str) -> str | None:
     broken = ('PytorchStreamReader', 'unexpected EOF', 'truncated', 'corrupted', 'storage has wrong byte size')
     damaged = isinstance(error, (EOFError, OSError)) or any(words in message for words in broken)
     if isinstance(error, pickle.UnpicklingError) and switch and not damaged:
-        names = _unsafe_names(local, message)
+        names = _unsafe_names(file, message, allowed)
         if names:
             return (
                 f'The checkpoint {shown} is refused because it holds {names}, which can run code while the file is '
                 f'read; if you trust its source, {switch}.'
             )
-        reason = re.sub(r'\s+', ' ', message.split('WeightsUnpickler error: ')[-1].split('\n')[0]).rstrip(' .')
-        return f'The checkpoint {shown} cannot be read safely ({reason}); if you trust its source, {switch}.'
+        return f'The checkpoint {shown} cannot be read safely ({message}); if you trust its source, {switch}.'
+    if 'explicit pickle_module' in message:
+        return (
+            f'The checkpoint {shown} is read safely without TORCH_FORCE_WEIGHTS_ONLY_LOAD, which shuts our reader out; '
+            'unset that environment variable.'
+        )
     if 'TorchScript' in message:
         return f'The checkpoint {shown} is a TorchScript archive; give the file that training saved.'
     # Full unpickling also passes on the errors of whatever the file holds.
@@ -160,16 +168,12 @@ def _head(file: Any) -> tuple[bytes, str]:
         with open(file, 'rb') as opened:
             return opened.read(64), os.fspath(file)
     file.seek(0)
-    return file.read(64), ''
+    head = file.read(64)
+    file.seek(0)
+    return head, ''
 
 
-def _unsafe_names(local: str, message: str) -> str:
-    """The types that are not allowed; all of them where the file can be searched, else the first."""
-    names: list[str] = []
-    if local:
-        # The search knows only the current file format.
-        with contextlib.suppress(Exception):
-            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(local))
-    if not names:
-        names = re.findall(r'GLOBAL (\S+)', message)[:1]
+def _unsafe_names(file: Any, message: str, allowed: Collection[str]) -> str:
+    """The names that are not allowed, all of them where the file can be searched."""
+    names = sorted(name for name in global_names(file) if name not in allowed) or re.findall(r'GLOBAL (\S+)', message)
     return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')

@@ -23,10 +23,14 @@ def install() -> None:
 
 def install_for_mmrazor() -> None:
     """Let ``import mmrazor.models`` succeed from now on; only a process that imports the plugin asks for it."""
-    _complete_on_import({RAZOR: _stub_quantization})
+    _complete_on_import({RAZOR: _stub_quantization}, _execute_mmrazor)
 
 
-def _complete_on_import(wanted: dict) -> None:
+def _execute(execute: object, module: object) -> None:
+    execute(module)  # type: ignore[operator]
+
+
+def _complete_on_import(wanted: dict, run: object = _execute) -> None:
     waiting = {}
     for name, complete in wanted.items():
         if name in sys.modules:
@@ -34,7 +38,7 @@ def _complete_on_import(wanted: dict) -> None:
         else:
             waiting[name] = complete
     if waiting:
-        sys.meta_path.insert(0, _Finder(waiting))  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder(waiting, run))  # type: ignore[arg-type]
 
 
 def _add(module: object) -> None:
@@ -65,11 +69,18 @@ def _stub_quantization(module: object) -> None:
     stub_quantization()
 
 
-class _Finder:
-    """Finds some modules the usual way and completes each once it is executed."""
+def _execute_mmrazor(execute: object, module: object) -> None:
+    from mmkd_plugin.compat.newer_mmcv import execute_mmrazor
 
-    def __init__(self, waiting: dict) -> None:
+    execute_mmrazor(execute, module)  # type: ignore[arg-type]
+
+
+class _Finder:
+    """Finds some modules the usual way, has each executed by ``run`` and completes it."""
+
+    def __init__(self, waiting: dict, run: object) -> None:
         self.waiting = waiting
+        self.run = run
 
     def find_spec(self, name: str, path: 'list[str] | None' = None, target: object = None) -> object:
         """Answer for the awaited modules only; see ``importlib.abc.MetaPathFinder``."""
@@ -84,7 +95,7 @@ class _Finder:
             execute = spec.loader.exec_module
 
             def execute_and_complete(module: object) -> None:
-                execute(module)
+                self.run(execute, module)  # type: ignore[operator]
                 complete(module)
 
             spec.loader.exec_module = execute_and_complete

@@ -89,7 +89,7 @@ def nearest_stack(versions: Mapping[str, str], python: str, stacks: Mapping[str,
     """The stack that comes nearest to what is installed.
 
     Forks count before anything else, then the distance of torch's version, then Python's, then how many packages
-    agree.
+    agree; where all that is the same, the default comes first.
 
     Args:
         versions: What is installed, by the name that pip knows; what is not installed is empty or absent.
@@ -97,12 +97,12 @@ def nearest_stack(versions: Mapping[str, str], python: str, stacks: Mapping[str,
         stacks: Where to choose; by default all that there are.
     """
 
-    def distance(stack: Stack) -> tuple[int, float, float, int]:
+    def distance(stack: Stack) -> tuple[int, float, float, int, bool]:
         known = [name for names in DISTRIBUTIONS.values() for name in names if versions.get(name)]
         strangers = sum(name not in stack.packages for name in known)
         torch = _apart(versions.get('torch', ''), stack.version('torch'))
         agree = sum(bool(versions.get(name)) and within(versions[name], spec) for name, spec in stack.packages.items())
-        return strangers, torch, _apart(python, stack.python), -agree
+        return strangers, torch, _apart(python, stack.python), -agree, stack.name != DEFAULT
 
     return min((stacks or read_stacks()).values(), key=distance)
 

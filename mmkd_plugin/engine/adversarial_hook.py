@@ -11,6 +11,7 @@ from mmengine.utils import apply_to
 
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.registry import HOOKS
+from mmkd_plugin.utilities.text import without_prefix
 
 STATE_KEY = 'adversary_state'
 """Where a checkpoint holds the discriminators' optimizers and schedulers; their weights lie in ``distill_state``."""
@@ -76,7 +77,7 @@ def _adversaries(runner: Runner) -> dict:
 
 def _label(loss: str) -> str:
     """Start of the logged names."""
-    return f'discriminator.{loss.removeprefix("loss_")}'
+    return f'discriminator.{without_prefix(loss, "loss_")}'
 
 
 def _step(schedulers: list, by_epoch: bool) -> None:

@@ -200,7 +200,7 @@ def mmcv_only() -> int:
     name = nearest.distribution('mmcv')
     with only_one(cache_folder()) as lock:
         environment.pip('build tools', 'install', nearest.requirement('setuptools'), *BUILD_TOOLS)
-        version = versions[name] or nearest.version(name)
+        version = versions.get(name) or nearest.version(name)
         ensure_mmcv(environment, name, version, target_of(environment), cache_folder(), lock)
     say(f'{name} {version} works in {environment.folder}.')
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,22 @@ def save(content: Any, path: Path, **options: Any) -> str:
     """Save and give the path as users write it."""
     torch.save(content, path, **options)
     return str(path)
+
+
+def save_pickle(content: bytes, path: Path, zip_format: bool = True) -> str:
+    """Save a checkpoint whose object is a pickle written by hand."""
+    if not zip_format:
+        path.write_bytes(b''.join([*legacy_head(), content, pickle.dumps([], protocol=2)]))
+        return str(path)
+    empty = path.with_suffix('.empty')
+    torch.save({}, empty)
+    with zipfile.ZipFile(empty) as archive, zipfile.ZipFile(path, 'w') as copy:
+        for name in archive.namelist():
+            copy.writestr(name, content if name.endswith('data.pkl') else archive.read(name))
+    return str(path)
+
+
+def legacy_head() -> list[bytes]:
+    """The three pickles before the object in a file of the old format: magic number, version, system."""
+    parts = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, dict(little_endian=True))
+    return [pickle.dumps(part, protocol=2) for part in parts]

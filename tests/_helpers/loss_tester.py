@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from _helpers.golden import assert_near
 from _helpers.host_sync import HostSyncs
@@ -242,7 +242,7 @@ class LossTester:
         loss = self.build(**options)
         generator = torch.Generator().manual_seed(0)
         for parameter in loss.parameters():
-            nn.init.normal_(parameter, std=0.3, generator=generator)
+            parameter.data.normal_(std=0.3, generator=generator)
         return loss
 
     def _map_batch(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:

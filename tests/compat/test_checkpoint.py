@@ -163,7 +163,7 @@ def test_trust_holds_for_its_own_thread_only(tmp_path: Path, mark: Path, monkeyp
 
     def load_elsewhere() -> None:
         try:
-            torch.load(path)
+            torch.load(path, weights_only=True)
         except pickle.UnpicklingError as error:
             errors.append(error)
 
@@ -177,6 +177,53 @@ def test_trust_holds_for_its_own_thread_only(tmp_path: Path, mark: Path, monkeyp
     load_checkpoint_file(path, trust=True)
     assert len(errors) == 1
     assert mark.exists()
+
+
+@pytest.mark.parametrize('caught', [pickle.UnpicklingError, DistillError, Exception])
+def test_loader_that_tries_again_without_a_check_runs_nothing(
+    tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch, caught: type[Exception]
+) -> None:
+    tries = []
+
+    def load_twice(path: str, *args: Any, **kwargs: Any) -> Any:
+        for safely in (True, False):
+            try:
+                tries.append(safely)
+                return torch.load(path, weights_only=safely)
+            except caught:
+                if not safely:
+                    raise
+        return None
+
+    monkeypatch.setattr('mmkd_plugin.compat.checkpoint.CheckpointLoader.load_checkpoint', load_twice)
+    path = save(dict(note=Gadget(os.system, f'touch {mark}')), tmp_path / 'a.pth')
+    with pytest.raises(DistillError, match=r'holds posix\.system'):
+        load_checkpoint_file(path)
+    assert tries == ([True] if caught is pickle.UnpicklingError else [True, False])
+    assert not mark.exists()
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'), reason='this torch has no such list')
+def test_what_others_allow_in_the_process_does_not_hold(tmp_path: Path) -> None:
+    path = save(dict(gadget=Gadget(getattr, HistoryBuffer, '__init__'), other=threading.local), tmp_path / 'a.pth')
+    with torch.serialization.safe_globals([getattr, threading.local]), pytest.raises(DistillError) as caught:
+        load_checkpoint_file(path)
+    assert 'holds _thread._local, which' in str(caught.value)
+    path = save(dict(gadget=Gadget(getattr, HistoryBuffer, '__init__')), tmp_path / 'b.pth')
+    with torch.serialization.safe_globals([getattr]), pytest.raises(DistillError, match=r'builtins\.getattr'):
+        load_checkpoint_file(path)
+
+
+def test_reading_within_reading_names_file_and_type(tmp_path: Path) -> None:
+    path = save(dict(note=Gadget(os.system, 'true')), tmp_path / 'a.pth')
+    with pytest.raises(DistillError, match=r'a\.pth\) is refused because it holds posix'), readable_refusal('b.pth'):
+        load_checkpoint_file(path)
+
+
+def test_torch_switch_that_shuts_readers_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    with pytest.raises(DistillError, match=r'without TORCH_FORCE_WEIGHTS_ONLY_LOAD.*; unset that environment variable'):
+        load_checkpoint_file(save(dict(a=1), tmp_path / 'a.pth'))
 
 
 def test_environment_does_not_open_teacher_files(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:

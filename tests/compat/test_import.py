@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from _helpers.standard_library import standard_library
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = """
@@ -46,7 +47,7 @@ def test_import_stays_within_the_standard_library(module: str) -> None:
         before = set(sys.modules)
         import {module}
         new = {{name.split('.')[0] for name in set(sys.modules) - before}}
-        print(sorted(new - set(sys.stdlib_module_names)))
+        print(sorted(new - {standard_library()!r}))
     """)
     assert out == "['mmkd_plugin']"
 
@@ -83,3 +84,68 @@ def test_missing_package_keeps_its_own_error(missing: str) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: No module named '{missing}'"
     assert 'DistillError' not in done.stderr
+
+
+NEWER = """
+import mmcv, mmengine
+mmcv.__version__, mmengine.__version__ = '2.3.6', '0.10.12'
+"""
+"""Makes the packages say the versions of the maintained forks."""
+
+OTHER_RAZOR = """
+import mmcv, sys
+from mmengine.utils import digit_version
+mmcv_maximum_version = '2.1.0'
+seen = [*globals().get('seen', []), mmcv.__version__]
+assert digit_version(mmcv.__version__) <= digit_version(mmcv_maximum_version), 'too new'
+"""
+
+
+def test_mmrazor_imports_beside_a_newer_mmcv() -> None:
+    out = output(f"""{NEWER}
+import mmkd_plugin, mmrazor
+print(mmcv.__version__, mmengine.__version__, mmrazor.mmcv_version[:3])
+    """)
+    assert out == '2.3.6 0.10.12 (2, 1, 0)'
+
+
+def test_mmrazor_refuses_a_newer_mmcv_where_the_plugin_is_not_imported() -> None:
+    done = python(f'{NEWER}\nimport mmrazor')
+    assert 'AssertionError: MMCV==2.3.6 is used but incompatible' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('package', 'version', 'words'), [('mmcv', '1.7.0', 'MMCV==1.7.0'), ('mmengine', '1.0.0', 'MMEngine==1.0.0')]
+)
+def test_mmrazor_refuses_other_versions_in_its_own_words(package: str, version: str, words: str) -> None:
+    done = python(f'{NEWER}\n{package}.__version__ = {version!r}\nimport mmkd_plugin, mmrazor')
+    assert f'AssertionError: {words} is used but incompatible' in done.stderr
+    assert 'DistillError' not in done.stderr
+
+
+def import_other_mmrazor(folder: Path, rest: str) -> str:
+    """Import an MMRazor of our own making beside a newer MMCV; what it saw, and what stands afterwards."""
+    (folder / 'mmrazor').mkdir()
+    (folder / 'mmrazor/__init__.py').write_text(OTHER_RAZOR + rest)
+    return output(f"""{NEWER}
+import sys
+sys.path.insert(0, {str(folder)!r})
+import mmkd_plugin
+try:
+    import mmrazor
+    print(mmrazor.seen)
+except Exception as error:
+    print(repr(error))
+print(mmcv.__version__)
+    """)
+
+
+def test_mmcv_is_shown_older_to_mmrazor_alone(tmp_path: Path) -> None:
+    assert import_other_mmrazor(tmp_path, '').splitlines() == ["['2.3.6', '2.1.0']", '2.3.6']
+
+
+def test_true_version_stands_again_after_an_error(tmp_path: Path) -> None:
+    assert import_other_mmrazor(tmp_path, '1 / 0').splitlines() == [
+        repr(ZeroDivisionError('division by zero')),
+        '2.3.6',
+    ]

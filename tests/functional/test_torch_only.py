@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 
+from _helpers.standard_library import standard_library
+
 REFUSE = """
 import json, sys
-sys.path, allowed = json.loads(sys.argv[1]), set(json.loads(sys.argv[2])) | sys.stdlib_module_names
+sys.path, allowed = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -33,16 +35,24 @@ print(json.dumps([terms.foreground.item(), terms.background.item(), student.grad
 
 
 def of_torch() -> set[str]:
-    """Names that PyTorch brings or requires."""
-    distribution = importlib.metadata.distribution('torch')
-    own = {str(path).partition('/')[0] for path in distribution.files or () if path.suffix == '.py'}
-    required = [re.split(r'[ ;<>=!~\[]', line)[0] for line in distribution.requires or () if 'extra ==' not in line]
-    return own | {name.replace('-', '_') for name in required} | {'torch', 'torchgen', 'functorch'}
+    """Names that PyTorch brings or requires, directly or not."""
+    own = {str(path).partition('/')[0] for path in importlib.metadata.files('torch') or () if path.suffix == '.py'}
+    required, waiting = set(), {'torch'}
+    while waiting:
+        name = waiting.pop()
+        required.add(name)
+        try:
+            lines = importlib.metadata.requires(name) or ()
+        except importlib.metadata.PackageNotFoundError:
+            # Of another system, or another Python.
+            continue
+        waiting |= {re.split(r'[ ;<>=!~(\[]', line)[0] for line in lines if 'extra ==' not in line} - required
+    return own | {name.replace('-', '_') for name in required} | {'torchgen', 'functorch'}
 
 
 def run(program: str) -> subprocess.CompletedProcess:
     """Run a program where every import but of the standard library, PyTorch's and the plugin's own is refused."""
-    arguments = [json.dumps(sys.path), json.dumps(sorted(of_torch() | {'mmkd_plugin'}))]
+    arguments = [json.dumps(sys.path), json.dumps(sorted(of_torch() | standard_library() | {'mmkd_plugin'}))]
     # Without site, since what is installed may import packages at the start of Python.
     command = [sys.executable, '-I', '-S', '-c', REFUSE + program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)

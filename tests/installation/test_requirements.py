@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _helpers.standard_library import standard_library
 
 from mmkd_plugin.compat.doctor import PYTHON
 
@@ -40,7 +41,7 @@ def imported(file: Path) -> set[str]:
 
 def test_every_import_is_declared() -> None:
     declared = set(settings()['options']['install_requires'].split())
-    own = {'mmkd_plugin', *USERS_OWN, *sys.stdlib_module_names}
+    own = {'mmkd_plugin', *USERS_OWN, *standard_library()}
     missing = {
         f'{PROJECT_OF.get(name, name)} ({file.relative_to(ROOT)})'
         for file in SHIPPED

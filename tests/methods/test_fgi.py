@@ -14,6 +14,7 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import FGI, FGILoss
 from mmkd_plugin.probe.models import ModelPair, ModelTaps
 from mmkd_plugin.probe.taps import Tap
+from mmkd_plugin.utilities.text import without_prefix
 
 
 def expand(student=None, teacher=None, **keys):
@@ -194,7 +195,9 @@ LOGITS = dict(type='Chen', regression_weight=0, hint_weight=0)
 def test_ablation_of_the_paper_is_configuration_alone(tmp_path, methods, terms):
     runner = build(run_config(tmp_path, iterations=1, distill=block(methods=methods)))
     runner.train()
-    names = {name.removeprefix('train/distill.loss_') for name in runner.message_hub.log_scalars if 'distill' in name}
+    names = {
+        without_prefix(name, 'train/distill.loss_') for name in runner.message_hub.log_scalars if 'distill' in name
+    }
     assert names == terms
 
 

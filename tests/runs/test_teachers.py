@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.text import without_prefix
 
 CWD = dict(type='Feature', loss=dict(type='mmrazor.ChannelWiseDivergence', tau=1, loss_weight=10))
 
@@ -53,7 +54,7 @@ def test_student_under_a_teacher_of_another_family(tmp_path, teacher):
     runner = train(tmp_path, distill=block(teacher=teacher, methods=methods))
     names = [name for name in runner.message_hub.log_scalars if 'distill' in name]
     assert {name.split('_')[1] for name in names} == {'fgd', 'fgi', 'cwd'}
-    assert all(value > 0 for name in names for value in losses_of(runner, name.removeprefix('train/')))
+    assert all(value > 0 for name in names for value in losses_of(runner, without_prefix(name, 'train/')))
     distiller = runner.model.distiller
     assert len([name for name in distiller.distill_losses if name.startswith('loss_fgd')]) == 3
 

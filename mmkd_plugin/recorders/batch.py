@@ -53,8 +53,8 @@ class BatchRecorder(ModuleInputsRecorder):
     def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
         """Keep the batch, once per step."""
         if self.recording:
-            images, samples = key_frames(inputs[0], inputs[1] if len(inputs) > 1 else [])
-            self.data_buffer.append(_Batch(images, samples))
+            images, samples = key_frames(inputs[0], inputs[1] if len(inputs) > 1 else None)
+            self.data_buffer.append(_Batch(images, samples or []))
 
     def reset_data_buffer(self) -> None:
         """Drop the batch and what was built from it."""

@@ -43,6 +43,7 @@ from mmkd_plugin.compat.stacks import (  # noqa: E402
     nearest_stack,
     read_stacks,
     release,
+    within,
 )
 
 # Of the torch that is installed by default; the plugin itself runs on 3.8 with an older one.
@@ -168,7 +169,8 @@ def install_optional(environment: Environment, stack: Stack) -> int:
     """
     present = environment.versions([distribution_of(line) for line in stack.optional])
     for line in stack.optional:
-        if present[distribution_of(line)]:
+        name = distribution_of(line)
+        if present[name] and within(present[name], line[len(name) :]):
             continue
         try:
             environment.pip(
@@ -176,7 +178,7 @@ def install_optional(environment: Environment, stack: Stack) -> int:
             )
         except SetupError as error:
             say(f'  {line} is left out: {error}')
-    # Its build for a torch with CUDA loads on no other one, and what can do without it could not be imported either.
+    # Its build for a torch with CUDA loads on no other one; a broken one would also keep others from being imported.
     if environment.versions(['torchvision'])['torchvision'] and not environment.ask(TORCHVISION):
         say('  torchvision is left out: its build does not fit this torch.')
         environment.pip('torchvision: removing', 'uninstall', '-y', 'torchvision')

@@ -44,6 +44,12 @@ RECIPES = {
 }
 """The recipe of each method that is tried."""
 
+_OTHER_DATA = {
+    'MultiBranchDataPreprocessor': 'semi-supervised, for which no data are generated',
+    'LineDetDataProcessor': 'finds lines, which have no boxes',
+}
+"""What is left out, by the preprocessor of its model."""
+
 SAME = 1e-4
 """Relative difference up to which the student's own losses are those of the stock run."""
 
@@ -120,8 +126,9 @@ def _try(package: str, trial: Trial) -> None:
         raise _Ends(LEFT_OUT, 'no model in it')
     if package == 'mmdet' and not any(node.get('neck') for node in walk(cfg.model)):
         raise _Ends(LEFT_OUT, 'no neck')
-    if str(cfg.model.get('data_preprocessor', {}).get('type')) == 'MultiBranchDataPreprocessor':
-        raise _Ends(LEFT_OUT, 'semi-supervised, for which no data are generated')
+    preprocessor = str(cfg.model.get('data_preprocessor', {}).get('type'))
+    if preprocessor in _OTHER_DATA:
+        raise _Ends(LEFT_OUT, _OTHER_DATA[preprocessor])
     stock = None
     for trial.size in SIZES[package]:
         try:

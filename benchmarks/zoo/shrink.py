@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import functools
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 
 from benchmarks.zoo.language import local_text_encoder
@@ -95,8 +92,6 @@ def offline(model: dict) -> ConfigDict:
     Backbones start from random weights, and so does a small text encoder in place of the pretrained one.
     """
     model = copy.deepcopy(ConfigDict(model))
-    # CLIP's two encoders have no initialisation but a checkpoint's: one without any weight leaves torch's own.
-    clip = _empty_checkpoint() if model.get('type') == 'MultimodalEncoderDecoder' else None
     for node in walk(model):
         init = node.get('init_cfg')
         if any(item.get('type') == 'Pretrained' or 'checkpoint' in item for item in walk(init)):
@@ -109,22 +104,8 @@ def offline(model: dict) -> ConfigDict:
             elif key in ('name', 'lang_model_name') and _TEXT_ENCODERS.match(value):
                 node[key] = local_text_encoder(value)
             elif key == 'pretrained' or _REMOTE.match(value):
-                node[key] = clip
+                node[key] = None
     return model
-
-
-@functools.lru_cache(maxsize=None)
-def _empty_checkpoint() -> str:
-    """File of a checkpoint that holds nothing."""
-    folder = tempfile.TemporaryDirectory()
-    _KEPT.append(folder)
-    file = Path(folder.name) / 'empty.pth'
-    torch.save({}, file)
-    return str(file)
-
-
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []
-"""Temporary folders, gone when the process ends."""
 
 
 def wider(model: dict) -> ConfigDict | None:

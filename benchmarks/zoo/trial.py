@@ -50,6 +50,9 @@ _OTHER_DATA = {
 }
 """What is left out, by the preprocessor of its model."""
 
+_PRETRAINED = {'MultimodalEncoderDecoder': 'CLIP'}
+"""What models start from that have no initialisation of their own, by their type."""
+
 SAME = 1e-4
 """Relative difference up to which the student's own losses are those of the stock run."""
 
@@ -126,6 +129,9 @@ def _try(package: str, trial: Trial) -> None:
         raise _Ends(LEFT_OUT, 'no model in it')
     if package == 'mmdet' and not any(node.get('neck') for node in walk(cfg.model)):
         raise _Ends(LEFT_OUT, 'no neck')
+    if cfg.model.get('type') in _PRETRAINED:
+        weights = _PRETRAINED[cfg.model.type]
+        raise _Ends(STOCK, f'needs the weights of {weights}, which cannot be fetched here')
     preprocessor = str(cfg.model.get('data_preprocessor', {}).get('type'))
     if preprocessor in _OTHER_DATA:
         raise _Ends(LEFT_OUT, _OTHER_DATA[preprocessor])

@@ -139,7 +139,9 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
     text = 'language_model' in cfg.model
     # The heads of language models have as many outputs as a text may have tokens, and the text names fewer classes.
     counts += [WORDS] if text else []
-    video = str(cfg.model.get('data_preprocessor', {}).get('type')) == 'TrackDataPreprocessor'
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    # Some trackers train their detector on single images.
+    clips = str(preprocessor.get('type')) == 'TrackDataPreprocessor' and not preprocessor.get('use_det_processor')
     return dict(
         type='mmkd_plugin.GeneratedImages',
         package=package,
@@ -147,7 +149,7 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
         classes=max(1, min([*counts, *things], default=1)),
         masks=panoptic or any(step.get('with_mask') for step in steps),
         semantic=semantic,
-        frames=2 if video else 0,
+        frames=2 if clips else 0,
         one_size=any(step.get('type') == 'Resize' and step.get('keep_ratio') is False for step in steps),
         text=text,
     )

@@ -46,6 +46,7 @@ RECIPES = {
 
 _OTHER_DATA = {
     'MultiBranchDataPreprocessor': 'semi-supervised, for which no data are generated',
+    'ReIDDataPreprocessor': 'tells persons apart, without levels or boxes',
     'LineDetDataProcessor': 'finds lines, which have no boxes',
 }
 """What is left out, by the preprocessor of its model."""

@@ -46,6 +46,7 @@ def test_a_config_is_tried(package, config, methods):
 def test_what_cannot_be_tried_is_told_apart():
     assert try_config('mmdet', 'yolox/yolox_tta.py').outcome == LEFT_OUT
     assert try_config('mmdet', 'cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco.py').outcome == LEFT_OUT
+    assert try_config('mmdet', 'reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py').outcome == LEFT_OUT
     clip = try_config('mmseg', 'san/san-vit-b16_coco-stuff164k-640x640.py')
     assert (clip.outcome, clip.reason) == (STOCK, 'needs the weights of CLIP, which cannot be fetched here')
     absent = try_config('mmdet', 'yolox/absent.py')
@@ -84,6 +85,8 @@ def test_annotations_follow_the_pipeline():
     panoptic = needs(zoo('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), 'mmdet', 64)
     assert (panoptic['masks'], panoptic['semantic']) == (True, (80, 133))
     assert needs(zoo('qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py'), 'mmdet', 64)['frames'] == 2
+    images = zoo('ocsort/ocsort_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py')
+    assert needs(images, 'mmdet', 64)['frames'] == 0
     maps = needs(zoo('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'mmseg'), 'mmseg', 64)
     assert maps['classes'] == 19
 

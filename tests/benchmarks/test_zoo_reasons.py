@@ -28,11 +28,15 @@ from mmkd_plugin.errors import DistillError
             "We couldn't connect to 'https://huggingface.co' to load the files",
             'needs weights that cannot be fetched here',
         ),
+        (
+            'Please train `detector` and `reid` models firstly, then inference with SORT/DeepSORT.',
+            'is put together of models that are trained by themselves',
+        ),
         ("[enforce fail] . DefaultCPUAllocator: can't allocate memory", 'needs more memory than one config may take'),
     ],
 )
 def test_known_faults(said, expected):
-    expected = expected if expected.startswith('needs') else f'needs the package {expected}'
+    expected = expected if ' ' in expected else f'needs the package {expected}'
     assert lack(RuntimeError(said)) == expected
 
 

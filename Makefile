@@ -7,6 +7,8 @@ STACKS ?= .stacks
 RUN := $(if $(filter-out default,$(STACK)),$(STACKS)/$(STACK),.venv)/bin/python
 # The references were made on the default stack; elsewhere the first step is the same, and later ones drift apart.
 NUMBERS := $(if $(filter-out default,$(STACK)),--first-step)
+# What the files of a stack are told apart by.
+OF_STACK := $(if $(filter-out default,$(STACK)),_$(STACK))
 # What mypy looks at, of what there is; ruff looks at everything.
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
@@ -22,7 +24,7 @@ help:
 	@echo "make check-numbers  train the small pairs and compare every term with the committed references"
 	@echo "make mutation       break the formulas in small ways and see whether their tests notice; takes long"
 	@echo "make stacks         run the core check on every stack of versions, ONLY=name on one; takes long"
-	@echo "make zoo            distil every family of both zoos for one step; takes long"
+	@echo "make zoo            distil every family of both zoos for one step, STACK=forks those of the forks; takes long"
 	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
 	@echo "make lint           check style and types"
 	@echo "make doctor         print what is installed and what will not work"
@@ -59,8 +61,8 @@ stacks:
 
 zoo:
 	@$(PYTHON) setup/bootstrap --optional
-	@$(RUN) -m benchmarks.zoo_sweep mmdet --out docs/zoo_mmdet$(if $(filter-out default,$(STACK)),_$(STACK)).md
-	@$(RUN) -m benchmarks.zoo_sweep mmseg --out docs/zoo_mmseg$(if $(filter-out default,$(STACK)),_$(STACK)).md
+	@$(RUN) -m benchmarks.zoo_sweep mmdet --work-dir work_dirs/zoo$(OF_STACK) --out docs/zoo_mmdet$(OF_STACK).md
+	@$(RUN) -m benchmarks.zoo_sweep mmseg --work-dir work_dirs/zoo$(OF_STACK) --out docs/zoo_mmseg$(OF_STACK).md
 
 mutation: setup
 	@$(RUN) -m pip install -q mutmut==2.5.1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
 
 from benchmarks.zoo.sweep import Family, families
 from benchmarks.zoo.trial import FAILS, LEFT_OUT, RECIPES, STOCK, WORKS
+from mmkd_plugin.compat.stacks import DEFAULT, DISTRIBUTIONS, Stack, distribution_of, nearest_stack, read_stacks
 from mmkd_plugin.study.table import markdown_table
 
 NAMES = {'mmdet': 'MMDetection', 'mmseg': 'MMSegmentation'}
-DISTRIBUTIONS = {'mmdet': 'mmdet', 'mmseg': 'mmsegmentation'}
 
 _WORDS = {WORKS: 'works', FAILS: 'does not work', STOCK: 'stock cannot train', LEFT_OUT: 'left out'}
 
@@ -49,7 +52,8 @@ def page(package: str, found: Sequence[Family]) -> str:
     name = NAMES[package]
     methods = ' and '.join(RECIPES[package])
     asked = ' whose neck returns several levels' if package == 'mmdet' else ''
-    used = ', '.join(f'{part} {version(part)}' for part in ('torch', 'mmcv', DISTRIBUTIONS[package]))
+    stack = installed_stack()
+    named = '' if stack.name == DEFAULT else f' STACK={stack.name}'
     missing = len(families(package)) - len(found)
     so_far = f' {missing} more families of the zoo have not been tried yet.' if missing > 0 else ''
     rows = [tuple(cell.replace('|', '\\|') for cell in row) for row in cells(package, found)]
@@ -58,8 +62,10 @@ def page(package: str, found: Sequence[Family]) -> str:
 
 {summary(found)}{so_far}
 
-Written by `python -m benchmarks.zoo_sweep {package} --out docs/zoo_{package}.md`
-with {used}, on a CPU.
+Written by `make zoo{named}` on a CPU, in the stack `{stack.name}` ({stack.about}):
+{_versions(package, stack)}.
+{_optional(stack)}
+
 For each family the first config{asked} that the stock package itself can train for one
 step is trained for one step on two small generated images, alone and then with {methods}, each attached by a
 recipe base and a `distill` block with an untrained teacher. Where the model's width is one number the teacher is made
@@ -67,6 +73,34 @@ recipe base and a `distill` block with an untrained teacher. Where the model's w
 of the stock step; `-` means that it has no meaning there, as FGI without anchors.
 
 {table}"""
+
+
+def installed_stack() -> Stack:
+    """The stack that is installed, or the one that comes nearest."""
+    names = ['torch', *(name for names in DISTRIBUTIONS.values() for name in names)]
+    return nearest_stack({name: _version(name) for name in names}, platform.python_version(), read_stacks())
+
+
+def _versions(package: str, stack: Stack) -> str:
+    """What the models are made of, with versions."""
+    names = [stack.distribution(module) for module in ('mmengine', 'mmcv', package)]
+    return ', '.join([f'torch {torch.__version__}', *(f'{name} {_version(name)}' for name in names)])
+
+
+def _optional(stack: Stack) -> str:
+    """Which of the optional packages of a stack are there."""
+    versions = {name: _version(name) for name in map(distribution_of, stack.optional)}
+    there = [f'{name} {found}' for name, found in versions.items() if found]
+    absent = [f'no {name}' for name, found in versions.items() if not found]
+    return f'Optional packages: {", ".join(there + absent)}.'
+
+
+def _version(name: str) -> str:
+    """The installed version of a package, empty without one."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ''
 
 
 def _short(said: str) -> str:

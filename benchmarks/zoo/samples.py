@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from benchmarks.zoo.language import WORDS, names
 from mmkd_plugin.registry import DATASETS
 
 OBJECTS = 3
@@ -22,7 +23,8 @@ OBJECTS = 3
 class GeneratedImages(Dataset):
     """Noise with objects at random places: boxes, masks and label maps as far as they are asked for.
 
-    The second image is smaller than the first one, so that batches are padded, unless label maps are asked for alone.
+    The second image is smaller than the first one, so that batches are padded, unless label maps are asked for alone or
+    the images of the config's own batches are all of one size.
 
     Args:
         package: ``'mmdet'`` or ``'mmseg'``, whose data samples are made.
@@ -31,6 +33,8 @@ class GeneratedImages(Dataset):
         masks: Whether objects have masks.
         semantic: First label of the label map and the one behind the last; None for no map.
         frames: Frames of a video clip; 0 for images.
+        one_size: Whether all images have the same size.
+        text: Whether the classes are named, for detectors that read them.
         length: Number of images.
     """
 
@@ -42,6 +46,8 @@ class GeneratedImages(Dataset):
         masks: bool = False,
         semantic: tuple[int, int] | None = None,
         frames: int = 0,
+        one_size: bool = False,
+        text: bool = False,
         length: int = 2,
     ) -> None:
         self.package = package
@@ -50,6 +56,8 @@ class GeneratedImages(Dataset):
         self.masks = masks
         self.semantic = semantic
         self.frames = frames
+        self.one_size = one_size
+        self.text = text
         self.length = length
 
     def __len__(self) -> int:
@@ -59,7 +67,8 @@ class GeneratedImages(Dataset):
         random = np.random.RandomState(index)
         if self.package == 'mmseg':
             return self._segmentation(random)
-        height, width = (self.size, self.size) if index % 2 == 0 else (self.size * 7 // 8, self.size * 3 // 4)
+        whole = self.one_size or index % 2 == 0
+        height, width = (self.size, self.size) if whole else (self.size * 7 // 8, self.size * 3 // 4)
         if not self.frames:
             return self._detection(random, height, width)
         return self._clip([self._detection(random, height, width) for _ in range(self.frames)])
@@ -70,6 +79,8 @@ class GeneratedImages(Dataset):
 
         boxes = _boxes(random, OBJECTS, height, width)
         sample = DetDataSample(metainfo=_meta(height, width))
+        if self.text:
+            sample.set_metainfo(dict(text=names(self.classes), custom_entities=True))
         instances = InstanceData(bboxes=torch.from_numpy(boxes).float())
         instances.labels = torch.from_numpy(random.randint(0, self.classes, OBJECTS))
         if self.masks:
@@ -125,7 +136,12 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
     if panoptic or any(step.get('with_seg') for step in steps):
         stuff = [node['num_stuff_classes'] for node in walk(cfg.model) if node.get('num_stuff_classes')]
         semantic = (things[0], things[0] + stuff[0]) if things and stuff else (0, min(counts, default=1))
-    video = str(cfg.model.get('data_preprocessor', {}).get('type')) == 'TrackDataPreprocessor'
+    text = 'language_model' in cfg.model
+    # The heads of language models have as many outputs as a text may have tokens, and the text names fewer classes.
+    counts += [WORDS] if text else []
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    # Some trackers train their detector on single images.
+    clips = str(preprocessor.get('type')) == 'TrackDataPreprocessor' and not preprocessor.get('use_det_processor')
     return dict(
         type='mmkd_plugin.GeneratedImages',
         package=package,
@@ -133,7 +149,9 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
         classes=max(1, min([*counts, *things], default=1)),
         masks=panoptic or any(step.get('with_mask') for step in steps),
         semantic=semantic,
-        frames=2 if video else 0,
+        frames=2 if clips else 0,
+        one_size=any(step.get('type') == 'Resize' and step.get('keep_ratio') is False for step in steps),
+        text=text,
     )
 
 

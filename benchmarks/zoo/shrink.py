@@ -9,10 +9,18 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from benchmarks.zoo.language import local_text_encoder
 from benchmarks.zoo.samples import needs, walk
 
 _REMOTE = re.compile(r'^(https?|s3|torchvision|open-mmlab|jhu)://|^(huggingface|mmcls|mmpretrain)')
 """Beginnings of values that would be downloaded."""
+
+_ONE_PROCESS = {'SyncBN': 'BN', 'MMSyncBN': 'BN'}
+"""Norms over the processes of a run, and what they are in one process; MMEngine itself exchanges only what is built,
+and the second one cannot be built by a process that is alone."""
+
+_TEXT_ENCODERS = re.compile(r'^(bert-|google-bert/|roberta-)')
+"""Beginnings of the names of text encoders that would be downloaded."""
 
 WIDER = 1.5
 """How much wider the teacher's neck or decode head is made."""
@@ -21,9 +29,9 @@ WIDER = 1.5
 def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Config:
     """A run of one iteration on two generated images.
 
-    The model stays as it is, but for the image size it may be built for, pretrained weights and augmentations that
-    resize whole batches. The optimizer and
-    what it does to single parameters stay as well; mixed precision is left out, since a CPU has no loss scaling.
+    The model stays as it is, but for the image size it may be built for, pretrained weights, norms over several
+    processes and augmentations that resize whole batches. The optimizer and what it does to single parameters stay as
+    well; mixed precision is left out, since a CPU has no loss scaling.
 
     Args:
         cfg: A config of the zoo, with or without a distill block.
@@ -79,14 +87,23 @@ def _fitted(model: dict, package: str, size: int) -> ConfigDict:
 
 
 def offline(model: dict) -> ConfigDict:
-    """A model's config without anything that would be downloaded."""
+    """A model's config for one process, without anything that would be downloaded.
+
+    Backbones start from random weights, and so does a small text encoder in place of the pretrained one.
+    """
     model = copy.deepcopy(ConfigDict(model))
     for node in walk(model):
         init = node.get('init_cfg')
-        if any(item.get('type') == 'Pretrained' for item in walk(init)):
+        if any(item.get('type') == 'Pretrained' or 'checkpoint' in item for item in walk(init)):
             node['init_cfg'] = None
         for key, value in list(node.items()):
-            if isinstance(value, str) and (key == 'pretrained' or _REMOTE.match(value)):
+            if not isinstance(value, str):
+                continue
+            if key == 'type':
+                node[key] = _ONE_PROCESS.get(value, value)
+            elif key in ('name', 'lang_model_name') and _TEXT_ENCODERS.match(value):
+                node[key] = local_text_encoder(value)
+            elif key == 'pretrained' or _REMOTE.match(value):
                 node[key] = None
     return model
 

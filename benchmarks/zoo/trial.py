@@ -23,6 +23,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from benchmarks.catalogue import general_recipes
+from benchmarks.zoo.reasons import lack, sentence
 from benchmarks.zoo.samples import walk
 from benchmarks.zoo.shrink import offline, one_step_config, wider
 from mmkd_plugin.errors import DistillError
@@ -42,6 +43,16 @@ RECIPES = {
     for package, task in TASKS.items()
 }
 """The recipe of each method that is tried."""
+
+_OTHER_DATA = {
+    'MultiBranchDataPreprocessor': 'semi-supervised, for which no data are generated',
+    'ReIDDataPreprocessor': 'tells persons apart, without levels or boxes',
+    'LineDetDataProcessor': 'finds lines, which have no boxes',
+}
+"""What is left out, by the preprocessor of its model."""
+
+_PRETRAINED = {'MultimodalEncoderDecoder': 'CLIP'}
+"""What models start from that have no initialisation of their own, by their type."""
 
 SAME = 1e-4
 """Relative difference up to which the student's own losses are those of the stock run."""
@@ -113,22 +124,27 @@ def _try(package: str, trial: Trial) -> None:
         with tempfile.TemporaryDirectory() as folder:
             cfg = _read(folder, [source])
     except Exception as error:
-        raise _Ends(STOCK, f'its config cannot be read: {_sentence(error)}') from error
+        said = lack(error)
+        raise _Ends(STOCK, f'its config cannot be read: {said}' if said == sentence(error) else said) from error
     if 'model' not in cfg:
         raise _Ends(LEFT_OUT, 'no model in it')
     if package == 'mmdet' and not any(node.get('neck') for node in walk(cfg.model)):
         raise _Ends(LEFT_OUT, 'no neck')
-    if str(cfg.model.get('data_preprocessor', {}).get('type')) == 'MultiBranchDataPreprocessor':
-        raise _Ends(LEFT_OUT, 'semi-supervised, for which no data are generated')
+    if cfg.model.get('type') in _PRETRAINED:
+        weights = _PRETRAINED[cfg.model.type]
+        raise _Ends(STOCK, f'needs the weights of {weights}, which cannot be fetched here')
+    preprocessor = str(cfg.model.get('data_preprocessor', {}).get('type'))
+    if preprocessor in _OTHER_DATA:
+        raise _Ends(LEFT_OUT, _OTHER_DATA[preprocessor])
     stock = None
     for trial.size in SIZES[package]:
         try:
             stock = one_step(cfg, package, trial.size)
             break
         except _NotBuilt as error:
-            raise _Ends(STOCK, _sentence(error.__cause__ or error)) from error
+            raise _Ends(STOCK, lack(error.__cause__ or error)) from error
         except Exception as error:
-            trial.reason = trial.reason or _sentence(error)
+            trial.reason = trial.reason or lack(error)
     if stock is None:
         raise _Ends(STOCK, trial.reason)
     trial.reason = ''
@@ -173,7 +189,7 @@ def _distil(package: str, trial: Trial, cfg: Config, blocks: dict[str, dict], st
         except Exception as error:
             if isinstance(error, DistillError) and 'no fixed anchors' in str(error):
                 return '-'
-            said = _sentence(error)
+            said = sentence(error)
             continue
         trial.teacher = trial.teacher or what
         return _compare(stock.losses, distilled.losses)
@@ -258,13 +274,6 @@ def _read(folder: str, bases: list[str]) -> Config:
     file = Path(folder) / 'config.py'
     file.write_text(f'_base_ = {bases!r}\n')
     return Config.fromfile(file)
-
-
-def _sentence(error: BaseException) -> str:
-    """The first line of an error, with the class of the innermost one where it is not ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['']
-    text = lines[0] if len(lines[0]) < 300 else lines[0][:297] + '...'
-    return text if isinstance(error, DistillError) else f'{type(error).__name__}: {text}'
 
 
 def try_and_write(package: str, name: str, result: str, memory: float, folder: str) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from torch import nn
 
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.clips import detector_path
 
 
 def inherit_weights(student: nn.Module, teacher: nn.Module, mode: bool | str = True) -> str:
@@ -26,8 +27,9 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, mode: bool | str = T
         DistillError: If ``mode`` is True and neck or heads differ.
     """
     target = student.state_dict()
-    source = {key: value for key, value in teacher.state_dict().items() if not key.startswith('backbone.')}
-    wanted = [key for key in target if not key.startswith('backbone.')]
+    backbone = f'{detector_path(student)}backbone.'
+    source = {key: value for key, value in teacher.state_dict().items() if not key.startswith(backbone)}
+    wanted = [key for key in target if not key.startswith(backbone)]
     problem = ''
     for key in wanted:
         if key not in source:

@@ -123,9 +123,13 @@ class DistillRunner(Runner):
             wrapper = super().build_optim_wrapper(optim_wrapper)
         finally:
             self.model = whole
-        added = [parameter for parameter in model.distiller.parameters() if parameter.requires_grad]
+        added = {name: item for name, item in model.distiller.named_parameters() if item.requires_grad}
         if added:
-            wrapper.optimizer.add_param_group(dict(params=added))
+            group: dict[str, Any] = dict(params=list(added.values()))
+            # Layer-wise decay names the parameters of its groups, and torch wants names in all groups or in none.
+            if 'param_names' in wrapper.optimizer.param_groups[0]:
+                group['param_names'] = [f'distiller.{name}' for name in added]
+            wrapper.optimizer.add_param_group(group)
         return wrapper
 
     def _init_model_weights(self) -> None:

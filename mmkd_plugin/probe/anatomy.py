@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from mmkd_plugin.utilities.clips import detector_of, detector_path
+
 _BOX_HEADS = ('bbox_head', 'rpn_head', 'roi_head', 'mask_head')
 
 
@@ -18,6 +20,7 @@ def task_of(model: nn.Module) -> str:
     """
     if isinstance(getattr(model, 'decode_head', None), nn.Module):
         return 'segmentation'
+    model = detector_of(model)
     # By name, because MMDetection need not be installed where segmentors are distilled.
     detector = any(
         kind.__name__ == 'BaseDetector' and kind.__module__.startswith('mmdet.') for kind in type(model).__mro__
@@ -28,8 +31,8 @@ def task_of(model: nn.Module) -> str:
 
 
 def trunk_name(model: nn.Module) -> str:
-    """Attribute of the module whose output the heads work on: the neck, or the backbone where there is no neck."""
-    return 'neck' if getattr(model, 'neck', None) is not None else 'backbone'
+    """Path of the module whose output the heads work on: the neck, or the backbone where there is no neck."""
+    return detector_path(model) + ('neck' if getattr(detector_of(model), 'neck', None) is not None else 'backbone')
 
 
 def auxiliary_heads(model: nn.Module) -> dict[str, nn.Module]:

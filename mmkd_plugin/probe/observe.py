@@ -13,6 +13,7 @@ from mmkd_plugin.probe.anatomy import auxiliary_heads, trunk_name
 from mmkd_plugin.probe.maps import HeadTaps, probe_decode_head, probe_head
 from mmkd_plugin.probe.taps import Tap
 from mmkd_plugin.probe.watch import Watch, is_map
+from mmkd_plugin.utilities.clips import detector_of
 from mmkd_plugin.utilities.rng import isolated_rng
 
 PROBE_SIZES = (256, 512, 1024)
@@ -66,7 +67,7 @@ def observe(model: Any, role: str) -> Observation:
         DistillError: If the model has neither feature levels nor a decode head.
     """
     name = trunk_name(model)
-    if getattr(model, name, None) is None:
+    if name not in dict(model.named_modules()):
         raise DistillError(
             f'The {role}, {type(model).__name__}, has neither neck nor backbone; distillation needs a model of '
             'that form.'
@@ -79,7 +80,7 @@ def observe(model: Any, role: str) -> Observation:
             model.eval()
             features, decode_head = _features(model, watch, role, parameter)
             result = watch.results.get(name)
-            _run_dense_heads(model, features)
+            _run_dense_heads(detector_of(model), features)
             auxiliary = [probe_head(watch, path, head, features) for path, head in auxiliary_heads(model).items()]
     finally:
         watch.stop()
@@ -138,7 +139,7 @@ def _features(model: Any, watch: Watch, role: str, like: Tensor) -> tuple[Any, H
 def _run_trunk(model: Any, watch: Watch, size: tuple[int, int], like: Tensor) -> Any:
     """The features of an image of noise."""
     watch.start(size)
-    return model.extract_feat(torch.rand(1, 3, *size, device=like.device, dtype=like.dtype))
+    return detector_of(model).extract_feat(torch.rand(1, 3, *size, device=like.device, dtype=like.dtype))
 
 
 def _sizes(model: nn.Module) -> list[tuple[int, int]]:

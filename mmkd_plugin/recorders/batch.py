@@ -11,10 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 from mmkd_plugin.compat.razor import ModuleInputsRecorder
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import TASK_UTILS
+from mmkd_plugin.utilities.clips import key_frames
 
 
 class _Batch(NamedTuple):
-    """What the student was given: the images and their data samples."""
+    """What the student was given, the key frames of clips alone: the images and their data samples."""
 
     images: Tensor
     samples: List[Any]
@@ -52,7 +53,8 @@ class BatchRecorder(ModuleInputsRecorder):
     def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
         """Keep the batch, once per step."""
         if self.recording:
-            self.data_buffer.append(_Batch(inputs[0], inputs[1] if len(inputs) > 1 else []))
+            images, samples = key_frames(inputs[0], inputs[1] if len(inputs) > 1 else None)
+            self.data_buffer.append(_Batch(images, samples or []))
 
     def reset_data_buffer(self) -> None:
         """Drop the batch and what was built from it."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmkd_plugin.compat.razor import ModuleOutputsRecorder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import TASK_UTILS
+from mmkd_plugin.utilities.clips import detector_of
 
 CACHED_SIZES = 16
 """How many combinations of feature sizes keep their anchors; the oldest goes first."""
@@ -87,7 +88,7 @@ def anchor_generator(model: nn.Module) -> Any | None:
     Returns:
         The generator; None where the head has none, predicts from points or queries, or learns its anchors' shapes.
     """
-    heads = (getattr(model, name, None) for name in ('rpn_head', 'bbox_head'))
+    heads = (getattr(detector_of(model), name, None) for name in ('rpn_head', 'bbox_head'))
     for head in heads:
         for module in head.modules() if isinstance(head, nn.Module) else ():
             generator = getattr(module, 'prior_generator', None)

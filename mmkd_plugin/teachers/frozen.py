@@ -14,6 +14,7 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.anatomy import auxiliary_heads, trunk_name
 from mmkd_plugin.teachers.images import Renormalise, teacher_batch
 from mmkd_plugin.teachers.weights import LoadedTeacher
+from mmkd_plugin.utilities.clips import detector_of, key_frames
 
 
 class _EnoughRecorded(Exception):
@@ -87,13 +88,14 @@ class FrozenTeacher:
         """Fill the teacher's recorders; nothing is done where nothing is needed.
 
         Args:
-            batch_inputs: The student's batch, ``(N, 3, H, W)``.
+            batch_inputs: The student's batch, ``(N, 3, H, W)``; of a tracker's clips the key frames are taken.
             data_samples: Its data samples.
             needed: How many records are read, by recorder; other teachers' recorders are passed over.
         """
         self._needed = {name: count for name, count in needed.items() if name in self._recorders}
         if not self._needed:
             return
+        batch_inputs, data_samples = key_frames(batch_inputs, data_samples)
         if self.scale != 1:
             batch_inputs, data_samples = teacher_batch(batch_inputs, data_samples, self.scale)
         if self._renormalise is not None:
@@ -102,7 +104,7 @@ class FrozenTeacher:
             for name in self._needed:
                 stack.enter_context(self._recorders[name])
             try:
-                self.model(batch_inputs, data_samples, mode='tensor')
+                detector_of(self.model)(batch_inputs, data_samples, mode='tensor')
             except _EnoughRecorded:
                 pass
 

@@ -144,6 +144,7 @@ def _normalisation(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
     """Mean and deviation as ``(3, 1, 1)``, and whether channels are swapped from the file's order."""
     swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
     if getattr(preprocessor, '_enable_normalize', False):
-        mean, std = preprocessor.get_buffer('mean'), preprocessor.get_buffer('std')
-        return mean.float().cpu(), std.float().cpu(), swap
+        # A tracker's have a dimension for the frames.
+        mean, std = (preprocessor.get_buffer(name).float().cpu().reshape(-1, 1, 1) for name in ('mean', 'std'))
+        return mean, std, swap
     return torch.zeros(3, 1, 1), torch.ones(3, 1, 1), swap

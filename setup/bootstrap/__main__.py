@@ -43,6 +43,7 @@ from mmkd_plugin.compat.stacks import (  # noqa: E402
     nearest_stack,
     read_stacks,
     release,
+    within,
 )
 
 # Of the torch that is installed by default; the plugin itself runs on 3.8 with an older one.
@@ -52,6 +53,7 @@ BUILD_TOOLS = ('ninja', 'wheel')
 # "mim train" needs these; openmim's other dependencies would downgrade setuptools.
 MIM = ('openmim',)
 MIM_NEEDS = ('click', 'colorama', 'model-index', 'pandas', 'requests', 'rich', 'tabulate')
+TORCHVISION = 'import json, torchvision; print(json.dumps(torchvision.__version__))'
 LINKS = ROOT / 'mmkd_plugin/.mim/configs'
 INPUTS = (
     STACKS_FILE,
@@ -167,7 +169,8 @@ def install_optional(environment: Environment, stack: Stack) -> int:
     """
     present = environment.versions([distribution_of(line) for line in stack.optional])
     for line in stack.optional:
-        if present[distribution_of(line)]:
+        name = distribution_of(line)
+        if present[name] and within(present[name], line[len(name) :]):
             continue
         try:
             environment.pip(
@@ -175,6 +178,10 @@ def install_optional(environment: Environment, stack: Stack) -> int:
             )
         except SetupError as error:
             say(f'  {line} is left out: {error}')
+    # Its build for a torch with CUDA loads on no other one; a broken one would also keep others from being imported.
+    if environment.versions(['torchvision'])['torchvision'] and not environment.ask(TORCHVISION):
+        say('  torchvision is left out: its build does not fit this torch.')
+        environment.pip('torchvision: removing', 'uninstall', '-y', 'torchvision')
     refuse_twins(environment)
     return 0
 

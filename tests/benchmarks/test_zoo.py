@@ -14,11 +14,13 @@ from mmengine.config import Config
 from rich.progress import Progress
 
 from benchmarks.zoo import sweep as sweep_module
+from benchmarks.zoo.language import WORDS, names
 from benchmarks.zoo.page import page, summary
-from benchmarks.zoo.samples import GeneratedImages, needs
+from benchmarks.zoo.samples import GeneratedImages, needs, walk
 from benchmarks.zoo.shrink import offline, one_step_config, wider
 from benchmarks.zoo.sweep import Family, Limits, families, sweep, zoo_folder
 from benchmarks.zoo.trial import FAILS, LEFT_OUT, STOCK, WORKS, OneStep, Trial, _compare, try_config
+from mmkd_plugin.compat.stacks import distribution_of, read_stacks
 from mmkd_plugin.errors import DistillError
 
 pytestmark = pytest.mark.slow
@@ -32,6 +34,7 @@ def zoo(name: str, package: str = 'mmdet') -> Config:
     ('package', 'config', 'methods'),
     [
         ('mmdet', 'yolox/yolox_nano_8xb8-300e_coco.py', {'FGD': WORKS, 'FGI': '-'}),
+        ('mmdet', 'qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py', {'FGD': WORKS, 'FGI': WORKS}),
         ('mmseg', 'cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680.py', {'PixelWise': WORKS, 'PairWise': WORKS}),
     ],
 )
@@ -43,6 +46,9 @@ def test_a_config_is_tried(package, config, methods):
 def test_what_cannot_be_tried_is_told_apart():
     assert try_config('mmdet', 'yolox/yolox_tta.py').outcome == LEFT_OUT
     assert try_config('mmdet', 'cornernet/cornernet_hourglass104_10xb5-crop511-210e-mstest_coco.py').outcome == LEFT_OUT
+    assert try_config('mmdet', 'reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py').outcome == LEFT_OUT
+    clip = try_config('mmseg', 'san/san-vit-b16_coco-stuff164k-640x640.py')
+    assert (clip.outcome, clip.reason) == (STOCK, 'needs the weights of CLIP, which cannot be fetched here')
     absent = try_config('mmdet', 'yolox/absent.py')
     assert absent.outcome == STOCK and 'cannot be read' in absent.reason
 
@@ -79,6 +85,8 @@ def test_annotations_follow_the_pipeline():
     panoptic = needs(zoo('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), 'mmdet', 64)
     assert (panoptic['masks'], panoptic['semantic']) == (True, (80, 133))
     assert needs(zoo('qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py'), 'mmdet', 64)['frames'] == 2
+    images = zoo('ocsort/ocsort_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py')
+    assert needs(images, 'mmdet', 64)['frames'] == 0
     maps = needs(zoo('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'mmseg'), 'mmseg', 64)
     assert maps['classes'] == 19
 
@@ -97,6 +105,21 @@ def test_objects_lie_inside_their_images():
         assert labels.shape == (1, *shape) and 5 <= labels.min() <= labels.max() < 8
 
 
+def test_images_have_one_size_where_the_config_makes_them_so():
+    assert needs(zoo('yolact/yolact_r50_1xb8-55e_coco.py'), 'mmdet', 64)['one_size']
+    assert not needs(zoo('retinanet/retinanet_r50_fpn_1x_coco.py'), 'mmdet', 64)['one_size']
+    data = GeneratedImages('mmdet', 64, 5, one_size=True)
+    assert data[0]['inputs'].shape == data[1]['inputs'].shape == (3, 64, 64)
+
+
+def test_classes_are_named_for_detectors_that_read():
+    asked = needs(zoo('grounding_dino/grounding_dino_r50_scratch_8xb2_1x_coco.py'), 'mmdet', 64)
+    assert asked['text'] and asked['classes'] == 80
+    sample = GeneratedImages('mmdet', 64, 5, text=True)[0]['data_samples']
+    assert len(sample.text) == 5 and sample.custom_entities
+    assert 'text' not in GeneratedImages('mmdet', 64, 5)[0]['data_samples']
+
+
 def test_clips_and_label_maps():
     clip = GeneratedImages('mmdet', 64, 2, frames=2)[0]
     assert clip['inputs'].shape == (2, 3, 64, 64) and len(clip['data_samples'].video_data_samples) == 2
@@ -112,6 +135,32 @@ def test_nothing_is_downloaded_and_the_model_stays_otherwise():
     assert model == cfg.model
     run = one_step_config(zoo('swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'), 'mmdet', 64, Path('unused'))
     assert run.optim_wrapper.type == 'OptimWrapper' and 'paramwise_cfg' in run.optim_wrapper
+
+
+def test_models_are_for_one_process_and_need_no_network():
+    folder = 'strong_baselines/mask-rcnn_r50-caffe_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py'
+    norms = {str(node['type']) for node in walk(zoo(folder).model) if 'BN' in str(node.get('type'))}
+    assert 'MMSyncBN' in norms
+    assert {str(node['type']) for node in walk(offline(zoo(folder).model)) if 'BN' in str(node.get('type'))} == {'BN'}
+    pvt = offline(zoo('pvt/retinanet_pvt-t_fpn_1x_coco.py').model)
+    assert pvt.backbone.init_cfg is None
+    model = offline(dict(type='SOLO', backbone=dict(type='mmpretrain.ConvNeXt', ckpt='mmpretrain::a.py')))
+    assert (model.backbone.type, model.backbone.ckpt) == ('mmpretrain.ConvNeXt', None)
+
+
+def test_a_small_text_encoder_takes_the_place_of_one_that_would_be_downloaded():
+    transformers = pytest.importorskip('transformers')
+    state = torch.get_rng_state()
+    model = offline(dict(type='GLIP', language_model=dict(type='BertModel', name='bert-base-uncased')))
+    folder = model.language_model.name
+    assert torch.equal(torch.get_rng_state(), state)
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)('. '.join(names(WORDS)) + '.')['input_ids']
+    assert (
+        len(tokens) == 2 * WORDS + 2
+        and transformers.BertTokenizerFast.from_pretrained(folder).unk_token_id not in tokens
+    )
+    encoder = transformers.BertModel.from_pretrained(folder)
+    assert encoder(torch.tensor([tokens])).last_hidden_state.shape == (1, 2 * WORDS + 2, 768)
 
 
 def test_wider_teachers():
@@ -187,3 +236,15 @@ def test_page():
     assert '| b | does not work | no | works | - | `x.py` | FGD: no \\| level |' in text
     assert '| c | stock cannot train | - | - | - | `y.py` | needs CUDA |' in text
     assert torch.__version__ in text and 'more families of the zoo have not been tried yet' in text
+
+
+@pytest.mark.parametrize(('stack', 'command'), [('default', 'make zoo`'), ('forks', 'make zoo STACK=forks`')])
+def test_a_page_tells_its_stack(monkeypatch, stack, command):
+    chosen = read_stacks()[stack]
+    installed = {chosen.distribution('mmcv'): '2.9.9', 'timm': '1.0', distribution_of(chosen.optional[0]): ''}
+    monkeypatch.setattr('benchmarks.zoo.page.installed_stack', lambda: chosen)
+    monkeypatch.setattr('benchmarks.zoo.page._version', lambda name: installed.get(name, ''))
+    text = page('mmseg', [])
+    assert f'Written by `{command} on a CPU, in the stack `{stack}` ({chosen.about})' in text
+    assert f'{chosen.distribution("mmcv")} 2.9.9' in text
+    assert 'Optional packages: timm 1.0, no torchvision' in text

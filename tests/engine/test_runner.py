@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 from _helpers.tiny import block, build, exact_resume, losses_of, retinanet, run_config, state_of
-from mmengine.registry import MODELS
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
@@ -152,6 +153,25 @@ def test_optimizer_rules_see_the_students_names(tmp_path):
     by_parameter = {id(parameter): group['lr'] for group in groups for parameter in group['params']}
     assert by_parameter[id(runner.model.student.backbone.conv1.weight)] == pytest.approx(0.001)
     assert all(by_parameter[id(parameter)] == 0.01 for parameter in runner.model.distiller.parameters())
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class NamedGroups(DefaultOptimWrapperConstructor):
+    """Groups that name their parameters, as those of layer-wise decay do."""
+
+    def add_params(self, params, module, **kwargs):
+        names, parameters = zip(*module.named_parameters())
+        params.append(dict(params=list(parameters), param_names=list(names)))
+
+
+def test_groups_with_names_get_another_with_names(tmp_path):
+    cfg = run_config(tmp_path, iterations=1, distill=block())
+    cfg.optim_wrapper.update(constructor='NamedGroups', paramwise_cfg=dict(decay_rate=0.9))
+    runner = train(cfg)
+    own, ours = runner.optim_wrapper.optimizer.param_groups
+    assert own['param_names'][0] == 'backbone.conv1.weight'
+    names = [f'distiller.{name}' for name, _ in runner.model.distiller.named_parameters()]
+    assert ours['param_names'] == names and len(ours['params']) == len(names)
 
 
 def test_missing_data_set_is_one_sentence(tmp_path):

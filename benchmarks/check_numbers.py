@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from benchmarks.catalogue import CONFIGS, MEASURED
-from benchmarks.references import PARTS, run
+from benchmarks.references import run
 from mmkd_plugin.cli import plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.errors import DistillError, nearest
@@ -52,11 +52,9 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/check_numbers'))
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='overrides for every pair')
     parser.add_argument(
-        '--first-step', action='store_true', help='compare the terms of the first step only, which needs one iteration'
+        '--first-step', action='store_true', help='only the first step, without dropout: the same on every torch'
     )
     args = parser.parse_args()
-    if args.first_step and args.update:
-        parser.error('--first-step compares; --update needs whole runs')
     with plain_errors():
         ensure_coco_mini('data/coco_mini')
         same = run(
@@ -67,7 +65,7 @@ def main() -> None:
             args.update,
             wide_console(),
             options=args.cfg_options,
-            parts=PARTS[:1] if args.first_step else PARTS,
+            first_only=args.first_step,
         )
     raise SystemExit(0 if same else 1)
 

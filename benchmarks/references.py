@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
@@ -23,6 +24,9 @@ from mmkd_plugin.study.runs import latest_metrics, new_runner, prepared, quiet
 
 PARTS = ('first', 'later', 'metrics')
 """What is kept of a run: the terms of the first step, their means over the last steps, the metrics of the student."""
+
+STILL = 'still'
+"""The terms of a first step without dropout, whose draws are not the same on every version of torch."""
 
 IGNORED = ('time', 'data_time', 'lr', 'memory')
 
@@ -80,6 +84,17 @@ class _WakeZeros(Hook):
                 parameter.data.copy_(0.1 * values)
 
 
+class _NoDropout(Hook):
+    """Switches the student's dropout off; a teacher has none in force anyway, unless something is wrong."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Let every layer keep everything."""
+        algorithm = algorithm_of(runner)
+        for module in (runner.model if algorithm is None else algorithm.student).modules():
+            if isinstance(module, _DropoutNd):
+                module.p = 0.0
+
+
 class _SameDraws(Hook):
     """Undoes what the first batch drew from torch's generator before the first step.
 
@@ -112,10 +127,33 @@ def _draw_with_the_loop(runner: Runner) -> None:
         torch.empty((), dtype=torch.int64).random_()
         return loop
 
-    runner.build_train_loop = build_and_draw  # type: ignore[method-assign]
+    runner.build_train_loop = build_and_draw
 
 
-def measure(name: str, config: str, iterations: int, work_dir: Path, options: dict[str, Any] | None = None) -> dict:
+def first_step(name: str, config: str, work_dir: Path, options: dict[str, Any] | None = None) -> dict:
+    """Train one pair for one step without dropout and collect its terms.
+
+    Args:
+        name: Folder of the run.
+        config: The pair's config.
+        work_dir: Folder of the runs.
+        options: Overrides in the form of ``--cfg-options``.
+
+    Returns:
+        ``still`` by term.
+    """
+    chosen = {'train_cfg.val_interval': 2, **(options or {})}
+    return {STILL: measure(name, config, 1, work_dir, chosen, (_NoDropout(),))['first']}
+
+
+def measure(
+    name: str,
+    config: str,
+    iterations: int,
+    work_dir: Path,
+    options: dict[str, Any] | None = None,
+    hooks: Sequence[Hook] = (),
+) -> dict:
     """Train one pair and collect its numbers.
 
     Args:
@@ -124,6 +162,7 @@ def measure(name: str, config: str, iterations: int, work_dir: Path, options: di
         iterations: How long it trains, from seed 0.
         work_dir: Folder of the runs.
         options: Overrides in the form of ``--cfg-options``.
+        hooks: Run beside those of the config.
 
     Returns:
         ``first`` and ``later`` by term, ``metrics`` by name.
@@ -142,7 +181,8 @@ def measure(name: str, config: str, iterations: int, work_dir: Path, options: di
         runner = new_runner(prepared(config, 0, run_dir, short))
         _draw_with_the_loop(runner)
         runner.register_hook(_SameDraws())
-        runner.register_hook(_WakeZeros())
+        for hook in (_WakeZeros(), *hooks):
+            runner.register_hook(hook)
         runner.train()
     first, later = {}, {}
     for key, buffer in runner.message_hub.log_scalars.items():
@@ -169,7 +209,12 @@ def compare(reference: dict[str, dict], measured: dict[str, dict], tolerance: To
     moves = []
     for pair in sorted(set(reference) | set(measured)):
         ours, theirs = measured.get(pair, {}), reference.get(pair, {})
-        for part, allowed in (('first', tolerance.first), ('later', tolerance.later), ('metrics', tolerance.metric)):
+        for part, allowed in (
+            (STILL, tolerance.first),
+            ('first', tolerance.first),
+            ('later', tolerance.later),
+            ('metrics', tolerance.metric),
+        ):
             old, new = theirs.get(part, {}), ours.get(part, {})
             for key in sorted(set(old) | set(new)):
                 before, after = old.get(key, math.nan), new.get(key, math.nan)
@@ -203,7 +248,7 @@ def run(
     console: Console,
     options: dict[str, Any] | None = None,
     tolerance: Tolerance | None = None,
-    parts: Sequence[str] = PARTS,
+    first_only: bool = False,
 ) -> bool:
     """Measure the pairs and compare them, or rewrite their references.
 
@@ -216,7 +261,7 @@ def run(
         console: Where the table goes.
         options: Overrides for every pair, in the form of ``--cfg-options``.
         tolerance: What may move.
-        parts: What is compared; the terms of the first step alone need one iteration.
+        first_only: Whether to train for one step, without dropout, and look at nothing else.
 
     Returns:
         Whether nothing moved.
@@ -229,27 +274,28 @@ def run(
         stored = json.loads(references.read_text())
     if not update and not stored['pairs']:
         raise DistillError(f'There are no references in "{references}"; make them with --update.')
-    kept = {name: numbers for name, numbers in stored['pairs'].items() if name not in pairs} if update else {}
-    if stored['iterations'] != iterations and (kept or not update):
+    parts = (STILL,) if first_only else PARTS
+    if stored['iterations'] != iterations and not first_only and not (update and set(stored['pairs']) <= set(pairs)):
         raise DistillError(
             f'The references were made with {stored["iterations"]} iterations, not {iterations}; use that number '
             'or --update all pairs.'
         )
-    steps, chosen = iterations, options or {}
-    if tuple(parts) == PARTS[:1]:
-        steps, chosen = 1, {'train_cfg.val_interval': 2, **chosen}
     measured = {}
     with Progress(console=console) as progress:
         task = progress.add_task('training the pairs', total=len(pairs))
         for name, config in pairs.items():
-            progress.console.print(f'{name}: {steps} iteration{"s" if steps > 1 else ""}')
-            found = measure(name, config, steps, work_dir, chosen)
-            measured[name] = {part: found[part] for part in parts}
+            progress.console.print(f'{name}: {"first step" if first_only else f"{iterations} iterations"}')
+            if first_only:
+                measured[name] = first_step(name, config, work_dir, options)
+            else:
+                measured[name] = measure(name, config, iterations, work_dir, options)
             progress.advance(task)
     if update:
         references.parent.mkdir(parents=True, exist_ok=True)
-        everything = dict(iterations=iterations, pairs={**kept, **measured})
-        references.write_text(json.dumps(everything, indent=1, sort_keys=True) + '\n')
+        for name, numbers in measured.items():
+            stored['pairs'][name] = {**stored['pairs'].get(name, {}), **numbers}
+        stored['iterations'] = stored['iterations'] if first_only else iterations
+        references.write_text(json.dumps(stored, indent=1, sort_keys=True) + '\n')
         console.print(f'references written to {references}')
         return True
     known = {name: {part: stored['pairs'].get(name, {}).get(part, {}) for part in parts} for name in pairs}

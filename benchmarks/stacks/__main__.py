@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.stacks.page import page
@@ -44,6 +44,9 @@ def main() -> int:
     parser.add_argument('--keep', action='store_true', help='do not remove an environment when its row is written')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/stacks.md', help='the page')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/stacks', help='rows and logs are kept here')
+    parser.add_argument(
+        '--steps', nargs='+', default=[], metavar='WORDS', help='run the steps with these words in their names alone'
+    )
     args = parser.parse_args()
     for name in args.only:
         if name not in stacks:
@@ -53,7 +56,7 @@ def main() -> int:
     announce(chosen, folder)
     passed = True
     for stack in chosen:
-        row = check(stack, folder, args.work_dir)
+        row = check(stack, folder, args.work_dir, args.steps)
         row.write(args.work_dir)
         args.out.write_text(page(stacks, read_rows(args.work_dir)), encoding='utf-8')
         verdict = f'cannot be made: {row.reason}' if row.reason else 'passes' if row.passed else 'fails'
@@ -72,17 +75,19 @@ def announce(stacks: Iterable[Stack], folder: Path) -> None:
         print(f'  {stack.name:14} fetches up to {stack.download:.1f} GB, takes {stack.disk:.1f} GB{there}', flush=True)
 
 
-def check(stack: Stack, folder: Path, work_dir: Path) -> Row:
+def check(stack: Stack, folder: Path, work_dir: Path, words: Sequence[str] = ()) -> Row:
     """Make a stack and run the core check on it.
 
     Args:
         stack: The stack.
         folder: Where environments lie.
-        work_dir: Where logs go.
+        work_dir: Where rows and logs go.
+        words: What names of steps hold that are run; others stay as the kept row has them. All are run by default.
 
     Returns:
         Its row.
     """
+    kept = {result.step: result for result in read_rows(work_dir).get(stack.name, Row(stack.name)).results}
     row = Row(stack.name)
     environment = folder / stack.name
     if not environment.exists() and free(folder) < stack.disk + SPARE:
@@ -97,6 +102,9 @@ def check(stack: Stack, folder: Path, work_dir: Path) -> Row:
     row.python, row.versions = json.loads(asked.stdout)
     row.disk = size(environment)
     for step in STEPS:
+        if words and not any(word in step.name for word in words):
+            row.results += [kept[step.name]] if step.name in kept else []
+            continue
         print(f'  {stack.name}, {step.name} ...', end=' ', flush=True)
         result = run_step(step, python, work_dir / stack.name)
         row.results.append(result)

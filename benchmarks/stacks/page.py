@@ -9,6 +9,17 @@ from mmkd_plugin.compat.stacks import DISTRIBUTIONS, Stack
 
 COMMAND = 'make stacks'
 
+NOTES = """
+What a user of an older or another stack should know:
+
+* A resumed run goes on with the data that an uninterrupted one would have seen where MMEngine advances its data loader:
+  0.10.7 does, 0.10.0 and earlier and the forks begin the data anew.
+* The plugin reads teachers, resumed checkpoints and pretrained weights safely on every torch. What the stock tools load
+  themselves they read safely from torch 2.6 on; before, and in the forks after a first refusal, they unpickle all.
+* Dropout draws other numbers on older torch, so the terms of the first step are compared without it; they agree within
+  1e-3 everywhere. Later steps are compared on the default stack alone.
+"""
+
 
 def page(stacks: Mapping[str, Stack], rows: Mapping[str, Row]) -> str:
     """The page in Markdown.
@@ -28,7 +39,7 @@ The core check, on a CPU. A cell gives the tests that passed, `ok` where a step 
 work on the machine; they tell what to expect, not what is faster.
 
 {_checks(stacks, rows)}
-{_reasons(stacks, rows)}"""
+{_reasons(stacks, rows)}{NOTES}"""
 
 
 def _versions(stacks: Mapping[str, Stack], rows: Mapping[str, Row]) -> str:

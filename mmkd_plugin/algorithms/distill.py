@@ -141,9 +141,9 @@ class DistillAlgorithm(BaseAlgorithm):
         except AttributeError:
             return getattr(super().__getattr__('architecture'), name)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistillAlgorithm:
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> DistillAlgorithm:
         """Move the teachers along with the student."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, *args, **kwargs)
         for teacher in self.teachers.values():
             teacher.apply_(fn)
         return self

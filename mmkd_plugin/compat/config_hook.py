@@ -1,9 +1,10 @@
 """Prepares MMEngine and MMRazor for the plugin before anything else of the plugin is imported.
 
-MMEngine resolves ``package::path`` only for the packages in a table of its own, and on current torch it refuses its own
-checkpoints, also those of a distilled student that a stock config is to test. An installed plugin carries a copy of
-this file beside the package and runs :func:`install` at every start of Python, unless the environment variable
-``MMKD_NO_STARTUP`` is set. So this file imports nothing and waits for what it completes.
+MMEngine resolves ``package::path`` only for the packages in a table of its own, in which its fork has MMSegmentation
+under a name that the fork's users do not have. On current torch it refuses its own checkpoints, also those of a
+distilled student that a stock config is to test. An installed plugin carries a copy of this file beside the package and
+runs :func:`install` at every start of Python, unless the environment variable ``MMKD_NO_STARTUP`` is set. So this file
+imports nothing and waits for what it completes.
 """
 
 import sys
@@ -14,6 +15,7 @@ TABLE = 'MODULE2PACKAGE'
 CHECKPOINT_MODULE = 'mmengine.runner.checkpoint'
 READ = '_load_checkpoint'
 RAZOR = 'mmrazor'
+FORK = 'onedl-'
 
 
 def install() -> None:
@@ -45,6 +47,23 @@ def _add(module: object) -> None:
     table = getattr(module, TABLE, None)
     if isinstance(table, dict):
         table.setdefault(PACKAGE, PACKAGE)
+        for module, package in table.items():
+            # Where both have one name MMEngine finds the module itself, whichever distribution brought it.
+            if module != package:
+                table[module] = _installed(package)
+
+
+def _installed(package: str) -> str:
+    """The name under which a package is installed: that of its fork where only the fork is there."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in (package, FORK + package):
+        try:
+            version(name)
+            return name
+        except PackageNotFoundError:
+            continue
+    return package
 
 
 def _allow_before_reading(module: object) -> None:

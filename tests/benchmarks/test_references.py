@@ -7,9 +7,11 @@ import io
 import json
 
 import pytest
+import torch
 from _helpers.tiny import block, run_config
 from rich.console import Console
 
+from benchmarks import references
 from benchmarks.references import Tolerance, compare, run
 from mmkd_plugin.errors import DistillError
 
@@ -61,7 +63,7 @@ def check(tmp_path_factory):
     folder = tmp_path_factory.mktemp('numbers')
     run_config(folder, distill=block()).dump(folder / 'pair.py')
 
-    def call(update=False, iterations=3, pair='tiny', **options):
+    def call(update=False, iterations=3, pair='tiny', first_only=False, **options):
         out = io.StringIO()
         settings = {'custom_imports.imports': ['_helpers.tiny'], **options}
         same = run(
@@ -72,6 +74,7 @@ def check(tmp_path_factory):
             update,
             Console(file=out, width=160),
             settings,
+            first_only=first_only,
         )
         return same, out.getvalue()
 
@@ -115,3 +118,53 @@ def test_an_update_of_one_pair_keeps_the_others(check):
     check(update=True, pair='second')
     stored = json.loads(check.references.read_text())['pairs']
     assert set(stored) == {'tiny', 'second'} and stored['tiny'] == before
+
+
+@pytest.mark.parametrize('drawn', [0, 1, 3])
+def test_weights_do_not_depend_on_when_the_iterator_is_made(drawn):
+    """Neither building the loop nor the first batch moves what is drawn after them, whatever they draw."""
+
+    class FakeRunner:
+        def build_train_loop(self, loop):
+            torch.rand(drawn)
+            return loop
+
+    torch.manual_seed(0)
+    torch.empty((), dtype=torch.int64).random_()
+    weights, first_step = torch.rand(2), torch.rand(2)
+    torch.manual_seed(0)
+    runner, hook = FakeRunner(), references._SameDraws()
+    references._draw_with_the_loop(runner)
+    assert runner.build_train_loop('loop') == 'loop'
+    assert torch.equal(torch.rand(2), weights)
+    hook.before_train(runner)
+    torch.rand(1 - min(drawn, 1))
+    hook.before_train_iter(runner, 0)
+    assert torch.equal(torch.rand(2), first_step)
+    hook.before_train_iter(runner, 1)
+    assert not torch.equal(torch.rand(2), first_step)
+
+
+def test_first_step_alone_has_references_of_its_own(check):
+    before = json.loads(check.references.read_text())['pairs']['tiny']
+    check(update=True, first_only=True, iterations=99)
+    stored = json.loads(check.references.read_text())
+    still = stored['pairs']['tiny'].pop('still')
+    assert stored['pairs']['tiny'] == before
+    assert stored['iterations'] == 3
+    # No layer of this student drops anything.
+    assert still == before['first']
+    assert check(first_only=True)[0]
+    assert not check(first_only=True, **{'distill.methods.fgd.relation_weight': 1e-5})[0]
+    same, output = check()
+    assert same, output
+
+
+def test_student_keeps_everything():
+    student = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout2d(0.5))
+
+    class FakeRunner:
+        model = student
+
+    references._NoDropout().before_train(FakeRunner())
+    assert [layer.p for layer in student] == [0.0, 0.0]

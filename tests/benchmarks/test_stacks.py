@@ -112,6 +112,20 @@ def test_sweep_needs_the_standard_library_alone(tmp_path: Path) -> None:
     assert 'no stack "wheel"; choose one of docs-2023' in done.stderr
 
 
+def test_chosen_steps_alone_are_run_again(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    python = tmp_path / stack.name / 'bin/python'
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sweep, 'set_up', lambda stack, folder: '')
+    monkeypatch.setattr(sweep, 'STEPS', (Step('the one', ('-c', '')), Step('the other', ('-c', 'exit(1)'))))
+    Row(stack.name, results=[Result('the one', False, said='old'), Result('the other', True, 5)]).write(tmp_path / 'w')
+    row = sweep.check(stack, tmp_path, tmp_path / 'w', ['one'])
+    assert [(result.step, result.passed, result.tests) for result in row.results] == [
+        ('the one', True, 0),
+        ('the other', True, 5),
+    ]
+
+
 def test_environment_is_removed_when_its_row_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def make(stack: Stack, folder: Path) -> str:
         python = folder / stack.name / 'bin/python'

@@ -17,7 +17,7 @@ pytest.importorskip('mmdet')
 PIPELINE = [
     {'type': 'LoadImageFromFile'},
     {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': True},
-    {'type': 'PackDetInputs'},
+    {'type': 'PackDetInputs', 'meta_keys': ('img_id', 'img_path', 'ori_shape', 'img_shape')},
 ]
 
 

@@ -6,11 +6,12 @@ import copy
 
 import pytest
 import torch
-from _helpers.tiny import block, build, losses_of, retinanet, run_config, state_of
+from _helpers.tiny import block, build, exact_resume, losses_of, retinanet, run_config, state_of
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmkd_plugin.block import expand_config
+from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.errors import DistillError
 
 ZERO = dict(fgd=dict(type='FGD', foreground_weight=0, background_weight=0, attention_weight=0, relation_weight=0))
@@ -51,11 +52,12 @@ def test_first_losses_are_the_stock_ones(tmp_path):
 
 def test_checkpoint_is_a_plain_student(tmp_path):
     train(run_config(tmp_path, distill=block()))
-    checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'iter_4.pth'))
     MODELS.build(retinanet()).load_state_dict(checkpoint['state_dict'], strict=True)
     assert set(checkpoint['distill_state']) and not any('teacher.' in key for key in checkpoint['distill_state'])
 
 
+@exact_resume
 def test_resume_is_exact(tmp_path):
     straight = train(run_config(tmp_path / 'straight', iterations=20, distill=block()))
     train(run_config(tmp_path / 'parts', iterations=10, distill=block()))
@@ -82,7 +84,7 @@ def test_ema_holds_the_student_alone(tmp_path):
     assert [name for name, _ in hook.ema_model.module.named_parameters()] == [
         name for name, _ in MODELS.build(retinanet()).named_parameters()
     ]
-    checkpoint = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'iter_4.pth'))
     MODELS.build(retinanet()).load_state_dict(checkpoint['state_dict'], strict=True)
     averaged = hook.ema_model.module.state_dict()
     assert all(torch.equal(checkpoint['state_dict'][key], averaged[key]) for key in averaged)

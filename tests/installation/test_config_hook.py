@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -35,7 +36,30 @@ def test_table_is_completed_on_import(table_module: Path) -> None:
     config_hook.install()
     assert 'stand_in_engine' not in sys.modules
     module = importlib.import_module('stand_in_engine.utils')
-    assert module.MODULE2PACKAGE == {'mmseg': 'mmsegmentation', 'mmkd_plugin': 'mmkd_plugin'}
+    assert set(module.MODULE2PACKAGE) == {'mmseg', 'mmkd_plugin'}
+    assert module.MODULE2PACKAGE['mmkd_plugin'] == 'mmkd_plugin'
+
+
+@pytest.mark.parametrize(
+    ('installed', 'name'),
+    [
+        ((), 'mmsegmentation'),
+        (('mmsegmentation',), 'mmsegmentation'),
+        (('onedl-mmsegmentation',), 'onedl-mmsegmentation'),
+        (('mmsegmentation', 'onedl-mmsegmentation'), 'mmsegmentation'),
+    ],
+)
+def test_package_goes_by_the_name_it_is_installed_under(
+    table_module: Path, monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], name: str
+) -> None:
+    def version(package: str) -> str:
+        if package not in installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return '1.0'
+
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+    config_hook.install()
+    assert importlib.import_module('stand_in_engine.utils').MODULE2PACKAGE['mmseg'] == name
 
 
 def test_imported_table_is_completed_at_once(table_module: Path) -> None:

@@ -8,13 +8,15 @@ from _helpers.ranks import train_on_two_ranks
 from _helpers.tiny import retinanet
 from mmengine.registry import MODELS
 
+from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+
 
 def test_two_ranks_end_with_the_same_student(tmp_path):
     first, second = train_on_two_ranks(tmp_path)
     assert any(key.startswith('distiller.connectors') for key in first)
     assert not any('teacher.' in key for key in first)
     assert all(torch.equal(first[key], second[key]) for key in first)
-    state = torch.load(tmp_path / 'run' / 'iter_3.pth', weights_only=True)['state_dict']
+    state = load_checkpoint_file(str(tmp_path / 'run' / 'iter_3.pth'))['state_dict']
     MODELS.build(retinanet()).load_state_dict(state, strict=True)
 
 
@@ -28,5 +30,5 @@ def test_two_ranks_end_with_the_same_discriminator(tmp_path):
     name = 'distiller.distill_losses.loss_seg.discriminator.last.weight'
     assert name in first
     assert all(torch.equal(first[key], second[key]) for key in first)
-    checkpoint = torch.load(tmp_path / 'run' / 'iter_3.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'run' / 'iter_3.pth'))
     MODELS.build(tiny_seg.pspnet()).load_state_dict(checkpoint['state_dict'], strict=True)

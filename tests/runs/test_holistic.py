@@ -7,13 +7,14 @@ import functools
 
 import pytest
 import torch
-from _helpers.tiny import build, losses_of, state_of
+from _helpers.tiny import build, exact_resume, losses_of, state_of
 from _helpers.tiny_seg import batch, block, pspnet, run_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 
 from mmkd_plugin.block import DistillBlock, expand_config
+from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.engine.adversarial_hook import STATE_KEY
 from mmkd_plugin.engine.inspection import inspect_adversaries
 from mmkd_plugin.engine.self_check import adversaries_text
@@ -139,6 +140,7 @@ def test_steps_leave_the_random_numbers_alone(tmp_path):
     assert losses_of(runner, 'decode.loss_ce') == pytest.approx(losses_of(stock, 'decode.loss_ce'), rel=1e-6)
 
 
+@exact_resume
 @KINDS
 def test_resume_is_exact(tmp_path, conditional):
     method = dict(conditional=conditional)
@@ -163,7 +165,7 @@ def test_resume_is_exact(tmp_path, conditional):
 def test_checkpoint_is_a_plain_student_with_the_discriminator_beside(tmp_path):
     cfg = config(tmp_path / 'block')
     runner, _ = spied(cfg)
-    checkpoint = torch.load(tmp_path / 'block' / 'iter_3.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'block' / 'iter_3.pth'))
     MODELS.build(pspnet()).load_state_dict(checkpoint['state_dict'], strict=True)
     assert checkpoint[STATE_KEY]['loss_holistic']['optimizer']['state']
     assert any('discriminator.stages.0.0.u' in key for key in checkpoint['distill_state'])
@@ -205,7 +207,7 @@ def test_names_and_table(tmp_path):
 def test_averaged_model_has_no_discriminator(tmp_path):
     cfg = config(tmp_path, custom_hooks=[dict(type='EMAHook')])
     spied(cfg)
-    checkpoint = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'iter_3.pth'))
     assert not any('discriminator' in key for key in {**checkpoint['ema_state_dict'], **checkpoint['state_dict']})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _helpers.tiny import block, build, losses_of, run_config, state_of
+from _helpers.tiny import block, build, exact_resume, losses_of, run_config, state_of
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
@@ -69,6 +69,7 @@ def test_stopped_parameters_stay_as_they_are(tmp_path):
     long.optim_wrapper.load_state_dict(long.optim_wrapper.state_dict())
 
 
+@exact_resume
 def test_resuming_inside_a_schedule_is_exact(tmp_path):
     distill = fgd(schedule=dict(warm_up=3, decay='cosine', end=9), schedules=dict(attention=dict(start=4, stop=8)))
     straight = train(tmp_path / 'straight', 10, distill=distill)

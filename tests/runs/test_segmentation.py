@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, interpolate, smooth_l1_loss
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import expand_config
+from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.errors import DistillError
 
 METHODS = [dict(type='PSPNetKD'), dict(type='PixelWise'), dict(type='PairWise')]
@@ -173,7 +174,7 @@ def test_off_is_off_bit_for_bit(tmp_path, distill):
 def test_checkpoint_is_a_plain_student_and_the_printed_config_is_the_block(tmp_path, method):
     cfg = run_config(tmp_path / 'block', distill=block(method))
     from_block = train(cfg)
-    checkpoint = torch.load(tmp_path / 'block' / 'iter_2.pth', weights_only=True)
+    checkpoint = load_checkpoint_file(str(tmp_path / 'block' / 'iter_2.pth'))
     MODELS.build(pspnet()).load_state_dict(checkpoint['state_dict'], strict=True)
     expand_config(cfg).dump(tmp_path / 'expanded.py')
     printed = Config.fromfile(tmp_path / 'expanded.py')

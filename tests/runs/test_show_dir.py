@@ -52,8 +52,12 @@ def shown(
     """Test a config with ``--show-dir shown`` in a folder; gives the folder with the images."""
     if hook is not None:
         changes['default_hooks'] = dict(visualization=hook)
-    name = f'show_{folder.name}'
-    Config({**values, 'test_cfg': dict(type='TestLoop'), 'experiment_name': name, **changes}).dump(folder / 'config.py')
+    run = dict(
+        test_cfg=dict(type='TestLoop'),
+        experiment_name=f'show_{folder.name}',
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+    )
+    Config({**values, **run, **changes}).dump(folder / 'config.py')
     torch.save(dict(state_dict=MODELS.build(values['model']).state_dict()), folder / 'model.pth')
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, 'argv', ['test.py', 'config.py', 'model.pth', '--show-dir', 'shown'])

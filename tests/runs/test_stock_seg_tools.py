@@ -55,6 +55,7 @@ def folder(tmp_path_factory) -> Path:
             checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
         ),
         log_processor=dict(by_epoch=False),
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
     )
     Config(stock).dump(path / 'stock.py')
     Config(dict(default_scope='mmseg', model=pspnet(24, classes=CLASSES))).dump(path / 'teacher.py')

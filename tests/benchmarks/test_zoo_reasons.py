@@ -26,7 +26,7 @@ from mmkd_plugin.errors import DistillError
         ('To use VPD model, please install required packages via `pip install -r o.txt`.', 'latent-diffusion'),
         (
             "We couldn't connect to 'https://huggingface.co' to load the files",
-            'needs weights that are downloaded',
+            'needs weights that cannot be fetched here',
         ),
         (
             'Please train `detector` and `reid` models firstly, then inference with SORT/DeepSORT.',

@@ -17,7 +17,7 @@ _PACKAGES = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn', 'ldm': 'laten
 _LACKS = {
     r'(\w+?)(?:_forward)?_impl: implementation for device cpu': 'needs a GPU: its operator {0} has no CPU version',
     r'Torch not compiled with CUDA|Found no NVIDIA driver|No CUDA GPUs': 'needs a GPU',
-    r"couldn't connect to|is not a local folder|URLError": 'needs weights that cannot be fetched here',
+    r"couldn't connect to|file on the Hub|is not a local folder|URLError": 'needs weights that cannot be fetched here',
     r'Please train `detector` and `reid` models firstly': 'is put together of models that are trained by themselves',
     r"can't allocate memory|Cannot allocate memory": 'needs more memory than one config may take',
 }

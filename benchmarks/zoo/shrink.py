@@ -97,9 +97,11 @@ def offline(model: dict) -> ConfigDict:
         if any(item.get('type') == 'Pretrained' or 'checkpoint' in item for item in walk(init)):
             node['init_cfg'] = None
         for key, value in list(node.items()):
-            if not isinstance(value, str):
+            if key == 'pretrained' and value is True:
+                node[key] = False
+            elif not isinstance(value, str):
                 continue
-            if key == 'type':
+            elif key == 'type':
                 node[key] = _ONE_PROCESS.get(value, value)
             elif key in ('name', 'lang_model_name') and _TEXT_ENCODERS.match(value):
                 node[key] = local_text_encoder(value)

@@ -144,8 +144,10 @@ def test_models_are_for_one_process_and_need_no_network():
     assert {str(node['type']) for node in walk(offline(zoo(folder).model)) if 'BN' in str(node.get('type'))} == {'BN'}
     pvt = offline(zoo('pvt/retinanet_pvt-t_fpn_1x_coco.py').model)
     assert pvt.backbone.init_cfg is None
-    model = offline(dict(type='SOLO', backbone=dict(type='mmpretrain.ConvNeXt', ckpt='mmpretrain::a.py')))
-    assert (model.backbone.type, model.backbone.ckpt) == ('mmpretrain.ConvNeXt', None)
+    model = offline(
+        dict(type='SOLO', backbone=dict(type='mmpretrain.ConvNeXt', ckpt='mmpretrain::a.py', pretrained=True))
+    )
+    assert dict(model.backbone) == dict(type='mmpretrain.ConvNeXt', ckpt=None, pretrained=False)
 
 
 def test_a_small_text_encoder_takes_the_place_of_one_that_would_be_downloaded():

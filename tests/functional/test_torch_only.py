@@ -46,7 +46,9 @@ def of_torch() -> set[str]:
         except importlib.metadata.PackageNotFoundError:
             # Of another system, or another Python.
             continue
-        waiting |= {re.split(r'[ ;<>=!~(\[]', line)[0] for line in lines if 'extra ==' not in line} - required
+        # PyTorch itself looks for its extras while it is imported.
+        wanted = [line for line in lines if name == 'torch' or 'extra ==' not in line]
+        waiting |= {re.split(r'[ ;<>=!~(\[]', line)[0] for line in wanted} - required
     return own | {name.replace('-', '_') for name in required} | {'torchgen', 'functorch'}
 
 

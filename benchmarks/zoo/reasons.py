@@ -9,9 +9,10 @@ from importlib.util import find_spec
 
 import torch
 
+from mmkd_plugin.compat.remedies import PROJECTS
 from mmkd_plugin.errors import DistillError
 
-_PACKAGES = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn', 'ldm': 'latent-diffusion'}
+_PACKAGES = {**PROJECTS, 'ldm': 'latent-diffusion'}
 """Names that pip knows, by those that Python imports, where they differ."""
 
 _LACKS = {

@@ -13,7 +13,7 @@ OF_STACK := $(if $(filter-out default,$(STACK)),_$(STACK))
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test test-all check-numbers mutation pages stacks zoo lint doctor
+.PHONY: help setup demo seeds methods test test-all check-numbers mutation fuzz pages stacks zoo lint doctor
 
 help:
 	@echo "make demo           distil a small detector and compare it with its teacher and the student alone"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-all       run all tests and the check of the numbers"
 	@echo "make check-numbers  train the small pairs and compare every term with the committed references"
 	@echo "make mutation       break the formulas in small ways and see whether their tests notice; takes long"
+	@echo "make fuzz           draw 500 mistakes that a user may make and count what becomes of them; takes long"
 	@echo "make stacks         run the core check on every stack of versions, ONLY=name on one; takes long"
 	@echo "make zoo            distil every family of both zoos for one step, STACK=forks those of the forks; takes long"
 	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
@@ -67,6 +68,9 @@ zoo:
 mutation: setup
 	@$(RUN) -m pip install -q mutmut==2.5.1
 	@$(RUN) -m benchmarks.mutation --page docs/mutation.md
+
+fuzz: setup
+	@$(RUN) -m benchmarks.fuzz --draws 500 --page docs/fuzz.md
 
 lint: setup
 	@$(RUN) -m ruff check .

@@ -60,8 +60,12 @@ def _kind(function: Callable[[random.Random, Case], None]) -> Callable[[random.R
     return function
 
 
+def _methods() -> dict[str, type[Method]]:
+    return {name: kind for name, kind in known_methods().items() if issubclass(kind, Method)}
+
+
 def _methods_for(scene: Scene) -> list[type[Method]]:
-    return [kind for kind in known_methods().values() if kind.task in ('', scene.task)]
+    return [kind for kind in _methods().values() if kind.task in ('', scene.task)]
 
 
 def _own_methods(draw: random.Random, case: Case, count: int) -> None:
@@ -92,7 +96,7 @@ def _keys_with_a_slip(draw: random.Random, case: Case) -> None:
     where = draw.choice([case.distill, method])
     key = draw.choice(list(where))
     slip = typo(draw, key)
-    known = known_methods()[method['type']].settings() if where is method else {}
+    known = _methods()[method['type']].settings() if where is method else {}
     if slip in known:
         return
     where[slip] = where.pop(key)
@@ -117,7 +121,7 @@ def _strange_values(draw: random.Random, case: Case) -> None:
     _own_methods(draw, case, 1)
     case.before = copy.deepcopy(case.values)
     method = case.distill['methods']['m0']
-    kind = known_methods()[method['type']]
+    kind = _methods()[method['type']]
     keys = [*kind.settings(), 'type']
     block = ['teacher', 'teacher_ckpt', 'trust_checkpoint', 'teacher_scale', 'teachers', 'methods', 'inherit']
     where, key = draw.choice([(method, draw.choice(keys))] * 3 + [(case.distill, draw.choice([*block, 'self_check']))])
@@ -231,7 +235,7 @@ def _options(draw: random.Random, case: Case) -> None:
             ('distill=None', EITHER),
             ('distill.methods=None', EITHER),
             (f'distill.methods.{method}=None', EITHER),
-            (f'distill.methods.{method}.type={draw.choice(list(known_methods()))}', EITHER),
+            (f'distill.methods.{method}.type={draw.choice(list(_methods()))}', EITHER),
             ('model.distiller.type=x', WRONG),
             ('nothing', WRONG),
             ('=1', WRONG),
@@ -310,7 +314,7 @@ def _right_values(draw: random.Random, case: Case) -> None:
     """One right value more, which must do something."""
     _own_methods(draw, case, 1)
     method = case.distill['methods']['m0']
-    settings = known_methods()[method['type']].settings()
+    settings = _methods()[method['type']].settings()
     case.before = copy.deepcopy(case.values)
     key = draw.choice([name for name in settings if name not in ('teacher', 'schedule', 'schedules')])
     value = right_value(draw, settings[key])

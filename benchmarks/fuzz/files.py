@@ -92,7 +92,7 @@ def _single_nan(source: Path, target: Path, draw: random.Random) -> None:
     torch.save(file, target)
 
 
-WEIGHTS: dict[str, tuple[str, Callable[[Path, Path, random.Random], None]]] = {
+WEIGHTS: dict[str, tuple[str, Callable[[Path, Path, random.Random], Any]]] = {
     'cut off': (WRONG, _cut),
     'bytes flipped': (EITHER, _flipped),
     'random bytes': (WRONG, _bytes),
@@ -152,7 +152,7 @@ def _resized(width: int, height: int) -> Callable[[Path, random.Random], None]:
     def edit(root: Path, draw: random.Random) -> None:
         for folder in ('train', 'semantic/train'):
             for path in (root / folder).iterdir():
-                Image.open(path).resize((width, height), Image.NEAREST).save(path)
+                Image.open(path).resize((width, height), Image.Resampling.NEAREST).save(path)
 
     return edit
 
@@ -205,7 +205,7 @@ _SEGMENTATION: dict[str, tuple[str, Callable[[Path, random.Random], Any]]] = {
     'maps missing': (WRONG, _each('semantic/train', Path.unlink)),
     'maps of another size': (
         EITHER,
-        _each('semantic/train', lambda path: Image.open(path).resize((31, 17), Image.NEAREST).save(path)),
+        _each('semantic/train', lambda path: Image.open(path).resize((31, 17), Image.Resampling.NEAREST).save(path)),
     ),
 }
 _BOTH: dict[str, tuple[str, Callable[[Path, random.Random], Any]]] = {

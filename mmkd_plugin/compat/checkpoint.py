@@ -16,7 +16,6 @@ from urllib.error import URLError
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import CheckpointLoader
-from torch import nn
 
 from mmkd_plugin.compat.allow_list import mmengine_globals
 from mmkd_plugin.compat.safe_pickle import global_names, load_safely, torch_globals
@@ -127,11 +126,14 @@ def readable_refusal(path: str, weights: bool = False) -> Iterator[None]:
         yield
 
 
-def build_safely(config: dict) -> nn.Module:
+def build_safely(config: dict) -> Any:
     """Build a model; files that its modules read meanwhile are read as safely as a checkpoint.
 
     Args:
         config: Of the model, with its ``type``.
+
+    Returns:
+        The model.
 
     Raises:
         DistillError: If such a file is refused.

@@ -73,9 +73,10 @@ def _not_registered(error: BaseException) -> str | None:
     if found is None:
         return None
     name, kind = found.groups()
+    known = set(_registered(kind))
     return (
         f'The config asks for the {kind} "{name}", which nothing registers (a class of your own needs '
-        f'custom_imports): {nearest(name, _registered(kind))}'
+        f'custom_imports): {nearest(name, known) if known else "check the name."}'
     )
 
 

@@ -26,7 +26,9 @@ class Coverage:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model.module if is_model_wrapper(model) else model
+        self.model: Any = model
+        if is_model_wrapper(model):
+            self.model = model.module
         self._before = {name: (tensor, tensor._version) for name, tensor in _learned(self.model)}
 
     def missing(self) -> list[str]:

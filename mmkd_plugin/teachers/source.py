@@ -92,9 +92,9 @@ def unreadable(name: str, error: Exception) -> str:
     """
     reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
     fix = 'correct the file or name another.'
-    package = re.search(r'not support to load (\w+) config', reason)
-    if package:
-        return f'{name} builds on "{package[1]}::", a package that is not known; {nearest(package[1], _packages())}'
+    unknown = re.search(r'not support to load (\w+) config', reason)
+    if unknown:
+        return f'{name} builds on "{unknown[1]}::", a package that is not known; {nearest(unknown[1], _packages())}'
     missing = next((path for path in re.findall(r'[^\s"\']+\.py', reason) if not Path(path).is_file()), None)
     if missing is not None and type(error).__name__ in ('FileNotFoundError', 'ConfigParsingError'):
         root, separator, rest = missing.partition('/.mim/configs/')

@@ -21,7 +21,9 @@ from mmkd_plugin.errors import nearest
 _NOT_REGISTERED = re.compile(r'(\w[\w.]*) is not in the (?:[\w.]+::)?([\w ]+) registry')
 _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _REQUIRED = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)')
+_NO_LOOP = re.compile(r'self\._(train|val|test)_loop` should not be None')
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+_VERBS = dict(train='train', val='validate', test='test')
 _FIXES = {
     errno.EISDIR: 'it is a folder, give a file',
     errno.EEXIST: 'it is a file, give a folder',
@@ -166,6 +168,15 @@ def _file(error: BaseException) -> str | None:
     return f'"{name}" cannot be read or written ({error.strerror}); {fix}.'
 
 
+def _no_loop(error: BaseException) -> str | None:
+    found = _NO_LOOP.search(_text(error)) if isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    parts = ('dataloader', 'cfg', 'optim_wrapper' if found[1] == 'train' else 'evaluator')
+    names = [part if part == 'optim_wrapper' else f'{found[1]}_{part}' for part in parts]
+    return f'The config does not say on what to {_VERBS[found[1]]}; set {names[0]}, {names[1]} and {names[2]}.'
+
+
 def _one_value(error: BaseException) -> str | None:
     if not isinstance(error, ValueError) or 'Expected more than 1 value per channel' not in _text(error):
         return None
@@ -180,6 +191,7 @@ _KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
     _wrong_arguments,
     _bad_json,
     _out_of_memory,
+    _no_loop,
     _one_value,
     _file,
 )

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import pytest
 import torch
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS, RUNNERS, Registry
-from mmengine.runner import FlexibleRunner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from mmkd_plugin.compat.retelling import retell
@@ -177,6 +177,14 @@ def test_a_real_tensor_that_is_too_large() -> None:
     assert str(told(lambda: torch.empty(2**60, dtype=torch.uint8))).startswith(
         'The memory of the machine is not enough'
     )
+
+
+def test_config_that_tests_on_nothing(tmp_path: Path) -> None:
+    runner = Runner(nn.Linear(1, 1), str(tmp_path), experiment_name='nothing')
+    assert told(runner.test) == (
+        'The config does not say on what to test; set test_dataloader, test_cfg and test_evaluator.'
+    )
+    assert str(told(runner.train)).endswith('set train_dataloader, train_cfg and optim_wrapper.')
 
 
 def test_batch_norm_of_one_value() -> None:

@@ -22,7 +22,7 @@ def state_dict(**changes: Any) -> dict[str, torch.Tensor]:
     return dict(MODELS.build(retinanet(**changes)).state_dict())
 
 
-def tested_with(folder: Path, content: Any, **changes: Any) -> Config:
+def config_for(folder: Path, content: Any, **changes: Any) -> Config:
     """A config that tests a small detector with a checkpoint."""
     torch.save(content, folder / 'model.pth')
     return run_config(
@@ -54,7 +54,7 @@ def refusal(cfg: Config) -> str:
 
 @pytest.mark.parametrize('distill', [None, block()], ids=['stock', 'distilled'])
 def test_checkpoint_of_another_depth_is_refused(tmp_path: Path, distill: dict | None) -> None:
-    said = refusal(tested_with(tmp_path, dict(state_dict=state_dict(width=24)), distill=distill))
+    said = refusal(config_for(tmp_path, dict(state_dict=state_dict(width=24)), distill=distill))
     assert 'model.pth" is one of another model: it fills ' in said
     # The neck and the head that reads it differ; the backbone is the same.
     assert 'weights of RetinaNet ("neck.lateral_convs.0.conv.weight" has the shape (24, 16, 1, 1) in the file' in said
@@ -67,17 +67,17 @@ def test_checkpoint_of_another_depth_is_refused(tmp_path: Path, distill: dict | 
 def test_checkpoint_that_lacks_one_weight_is_refused(tmp_path: Path) -> None:
     state = state_dict()
     del state['bbox_head.retina_cls.bias']
-    assert '(it lacks "bbox_head.retina_cls.bias")' in refusal(tested_with(tmp_path, dict(state_dict=state)))
+    assert '(it lacks "bbox_head.retina_cls.bias")' in refusal(config_for(tmp_path, dict(state_dict=state)))
 
 
 def test_checkpoint_without_the_statistics_of_a_norm_layer_is_refused(tmp_path: Path) -> None:
     state = state_dict()
     del state['backbone.bn1.running_var']
-    assert '(it lacks "backbone.bn1.running_var")' in refusal(tested_with(tmp_path, dict(state_dict=state)))
+    assert '(it lacks "backbone.bn1.running_var")' in refusal(config_for(tmp_path, dict(state_dict=state)))
 
 
 def test_nothing_fits(tmp_path: Path) -> None:
-    said = refusal(tested_with(tmp_path, dict(state_dict={'a.weight': torch.zeros(1), 'b': torch.zeros(1)})))
+    said = refusal(config_for(tmp_path, dict(state_dict={'a.weight': torch.zeros(1), 'b': torch.zeros(1)})))
     assert 'fills 0 of ' in said
     assert 'the model has no "a.weight", "b"' in said
 
@@ -88,7 +88,7 @@ def test_nothing_fits(tmp_path: Path) -> None:
     ids=['list', 'tensor', 'other'],
 )
 def test_file_without_weights_is_refused(tmp_path: Path, content: Any, found: str) -> None:
-    said = refusal(tested_with(tmp_path, content))
+    said = refusal(config_for(tmp_path, content))
     assert f'model.pth" holds no weights of a model but {found}; give a checkpoint' in said
 
 
@@ -108,7 +108,7 @@ def test_file_without_weights_is_refused(tmp_path: Path, content: Any, found: st
 )
 def test_what_mmengine_loads_is_tested(tmp_path: Path, form: Any) -> None:
     state = state_dict()
-    runner = run_test(tested_with(tmp_path, form(state)))
+    runner = run_test(config_for(tmp_path, form(state)))
     loaded = runner.model.state_dict()['bbox_head.retina_cls.weight']
     assert torch.allclose(loaded, state['bbox_head.retina_cls.weight'], atol=1e-3)
     assert (tmp_path / 'out.pkl').exists()
@@ -117,7 +117,7 @@ def test_what_mmengine_loads_is_tested(tmp_path: Path, form: Any) -> None:
 def test_average_of_a_run_is_tested(tmp_path: Path) -> None:
     state = state_dict()
     hooks = [dict(type='EMAHook')]
-    assert run_test(tested_with(tmp_path, dict(state_dict=state), custom_hooks=hooks)).test_loop is not None
+    assert run_test(config_for(tmp_path, dict(state_dict=state), custom_hooks=hooks)).test_loop is not None
 
 
 def test_training_starts_from_whatever_fits(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_training_starts_from_whatever_fits(tmp_path: Path) -> None:
 
 
 def test_testing_without_a_checkpoint_stays_as_it_is(tmp_path: Path) -> None:
-    cfg = tested_with(tmp_path, {})
+    cfg = config_for(tmp_path, {})
     cfg.load_from = None
     run_test(cfg)
 

@@ -163,7 +163,7 @@ def test_missing_teacher_is_said_first(configs, tmp_path):
     ('options', 'reason'),
     [
         ({'model.backbone.typo': 1}, 'ResNetV1c has no setting "typo"'),
-        ({'custom_imports': dict(imports=['no_such_module_of_mine'])}, 'ImportError: '),
+        ({'optim_wrapper.optimizer.lr': -1}, 'ValueError: Invalid learning rate: -1;'),
     ],
     ids=['known', 'unknown'],
 )

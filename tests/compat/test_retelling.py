@@ -184,7 +184,8 @@ def test_config_that_tests_on_nothing(tmp_path: Path) -> None:
     assert told(runner.test) == (
         'The config does not say on what to test; set test_dataloader, test_cfg and test_evaluator.'
     )
-    assert str(told(runner.train)).endswith('set train_dataloader, train_cfg and optim_wrapper.')
+    untrained = RuntimeError('`self._train_loop` should not be None when calling train method.')
+    assert str(retell(untrained)).endswith('set train_dataloader, train_cfg and optim_wrapper.')
 
 
 def test_batch_norm_of_one_value() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from mmengine.config import DictAction
 
 from benchmarks.catalogue import CONFIGS, MEASURED
 from benchmarks.references import run
-from mmkd_plugin.cli import plain_errors, wide_console
+from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.errors import DistillError, nearest
 
@@ -42,7 +41,7 @@ def chosen(names: Sequence[str], references: Path) -> dict[str, str]:
 
 def main() -> None:
     """Compare, or rewrite the references."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--update', action='store_true', help='rewrite the references after a deliberate change')
     parser.add_argument(
         '--pairs', nargs='+', default=[], help='configs of configs/coco_mini; all that have references by default'

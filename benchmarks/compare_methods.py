@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from benchmarks.catalogue import comparisons
-from mmkd_plugin.cli import plain_errors, wide_console
+from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.study.compare import Comparison, compare, picture
 
@@ -35,7 +34,7 @@ def planned(families: list[str], seeds: list[int], work_dir: Path, any_code: boo
 
 def main() -> None:
     """Compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--families', nargs='+', choices=list(comparisons()), default=[], help='all by default')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='one training each; 0 1 2 by default')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/methods'), help='finished runs are kept here')

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.methods_table import methods_table
 from benchmarks.settings_tables import regions
-from mmkd_plugin.cli import plain_errors
+from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.errors import DistillError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +75,7 @@ def _all(root: Path) -> dict[str, str]:
 
 def main() -> None:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 where a page is stale')
     args = parser.parse_args()
     with plain_errors():

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from benchmarks.zoo.page import cells, columns, page, summary
 from benchmarks.zoo.sweep import Limits, families, sweep
 from benchmarks.zoo.trial import RECIPES
-from mmkd_plugin.cli import plain_errors, wide_console
+from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
 from mmkd_plugin.study.runs import progress_bar
 from mmkd_plugin.study.table import console_table
 
 
 def main() -> None:
     """Sweep."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('package', choices=list(RECIPES))
     parser.add_argument('--families', nargs='+', default=[], help='folders of the zoo; every one by default')
     parser.add_argument('--all', action='store_true', help='every config, not only until one of a family decides')

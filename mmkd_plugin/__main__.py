@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     typed = list(sys.argv[1:] if argv is None else argv)
     # The first word alone: what follows belongs to the command.
     name = _parser().parse_args(typed[:1]).command
-    with plain_errors():
+    with plain_errors(typed):
         try:
             command = importlib.import_module(f'mmkd_plugin.commands.{name.replace("-", "_")}')
             return command.main(typed[1:])

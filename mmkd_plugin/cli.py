@@ -1,5 +1,7 @@
 """What the command lines share: MMDetection's options, reading a config, and errors as one sentence.
 
+A command reads its arguments with a :class:`CommandParser` and does all its work within :func:`plain_errors`.
+
 Importing it is cheap, and what is heavy waits for its use, so that a command can answer ``--help`` at once.
 """
 
@@ -10,8 +12,8 @@ import contextlib
 import os
 import os.path as osp
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mmkd_plugin.errors import DistillError
 
@@ -20,8 +22,18 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
     from rich.console import Console
 
+_TRACEBACK = '--traceback'
 
-def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser with the option that all commands have; :func:`plain_errors` reads it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_argument(_TRACEBACK, action='store_true', help='show where an error arose, not a sentence alone')
+
+
+def command_parser(name: str, description: str, example: str) -> CommandParser:
     """The parser of one command.
 
     Args:
@@ -32,7 +44,7 @@ def command_parser(name: str, description: str, example: str) -> argparse.Argume
     Returns:
         The parser, without arguments.
     """
-    return argparse.ArgumentParser(**help_texts(description, example), prog=f'mmkd {name}')
+    return CommandParser(**help_texts(description, example), prog=f'mmkd {name}')
 
 
 def help_texts(description: str, example: str) -> dict:
@@ -56,12 +68,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, for commands that read a config and run nothing from it."""
-    from mmengine.config import DictAction
-
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        metavar='KEY=VALUE',
+        action=_Overrides,
         help='override config entries, for instance distill.teacher_ckpt=teacher.pth train_cfg.max_epochs=3',
     )
     parser.set_defaults(launcher='none', work_dir=None, local_rank=0)
@@ -81,10 +92,9 @@ def read_config(args: argparse.Namespace) -> Config:
         DistillError: If the file does not exist or is no config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = _load(args.config)
+    cfg = load_config(args.config)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    override(cfg, args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -92,27 +102,75 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def _load(name: str) -> Config:
-    """The config of a file or, as ``mmdet::path``, of a file beside an installed package's configs."""
+def load_config(name: str) -> Config:
+    """Read a config.
+
+    Args:
+        name: The path of a file, or ``mmdet::path`` for a file beside an installed package's configs.
+
+    Returns:
+        The config.
+
+    Raises:
+        DistillError: If the file does not exist, is no config, or builds on one that does not exist.
+    """
     from mmengine.config import Config
 
-    if '::' in name:
-        from mmkd_plugin.teachers.source import local_file, other_configs
+    from mmkd_plugin.teachers.source import local_file, other_configs, unreadable
 
-        path = local_file(name)
-        fix = other_configs(name, path)
-    else:
-        path = osp.expanduser(name)
-        fix = 'give the path of a .py config, or a zoo name such as "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py".'
+    path = local_file(name) if '::' in name else osp.expanduser(name)
+    if osp.isdir(path):
+        raise DistillError(f'The config "{name}" is a folder; give a .py file in it.')
     if not osp.isfile(path):
-        raise DistillError(f'The config file "{name}" does not exist; {fix}')
+        raise DistillError(f'The config file "{name}" does not exist; {other_configs(name, path)}')
     try:
         return Config.fromfile(path)
     except Exception as error:
-        reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
-        raise DistillError(
-            f'The config "{name}" cannot be read ({type(error).__name__}: {reason}); correct the file or name another.'
-        ) from error
+        raise DistillError(unreadable(f'The config "{name}"', error)) from error
+
+
+def override(cfg: Config, options: dict[str, Any] | None) -> None:
+    """Apply ``--cfg-options`` to a config.
+
+    Raises:
+        DistillError: If an option goes where nothing can be set, such as into a text.
+    """
+    for key, value in (options or {}).items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except Exception as error:
+            reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0].rstrip('.')
+            raise DistillError(
+                f'--cfg-options {key}={value} cannot be applied to the config ({reason}); give the path of an entry, '
+                'as "mmkd print-config" or the config itself shows them.'
+            ) from error
+
+
+class _Overrides(argparse.Action):
+    """MMEngine's ``KEY=VALUE`` pairs, with a sentence for what is none."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        from mmengine.config import DictAction
+
+        known = dict(getattr(namespace, self.dest) or {})
+        for pair in values:
+            key, separator, _ = pair.partition('=')
+            if not separator or not all(key.split('.')):
+                raise DistillError(
+                    f'{option} takes KEY=VALUE, as in train_cfg.max_epochs=3, but "{pair}" is none; write it without '
+                    'blanks around "=", and lists without blanks or in quotes.'
+                )
+            try:
+                DictAction([option], self.dest)(parser, namespace, [pair], option)
+            except Exception as error:
+                raise DistillError(
+                    f'{option} cannot read "{pair}" ({str(error).splitlines()[0]}); give a number, a text or a list '
+                    'such as "[1,2]", in quotes.'
+                ) from error
+            known.update(getattr(namespace, self.dest))
+        setattr(namespace, self.dest, known)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -132,10 +190,42 @@ def wide_console() -> Console:
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """End a command with the sentence of a :class:`DistillError` instead of a traceback."""
+def plain_errors(argv: Sequence[str] | None = None, interrupted: str = '') -> Iterator[None]:
+    """End a command with one sentence instead of a traceback, where the mistake is one that a user can mend.
+
+    That is a :class:`DistillError`, and what :mod:`mmkd_plugin.compat.retelling` knows of the packages below. What
+    else is raised is a fault of somebody's code, and its traceback stands.
+
+    Args:
+        argv: The arguments of the command, those of the process by default; ``--traceback`` in them lets all errors
+            through.
+        interrupted: What to say behind Ctrl-C, such as how to go on.
+
+    Raises:
+        SystemExit: Of status 2 behind a sentence, of 130 behind Ctrl-C.
+    """
+    whole = any(_TRACEBACK.startswith(item) for item in (sys.argv[1:] if argv is None else argv) if len(item) > 5)
     try:
         yield
-    except DistillError as error:
-        print(f'error: {error}', file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as error:
+        if whole:
+            raise
+        if isinstance(error, BrokenPipeError):
+            # Who read the output has seen enough; what is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
+        if isinstance(error, KeyboardInterrupt):
+            print(f'interrupted{interrupted and "; "}{interrupted}', file=sys.stderr)
+            raise SystemExit(130) from None
+        sentence = str(error) if isinstance(error, DistillError) else _retold(error)
+        if sentence is None:
+            raise
+        print(f'error: {sentence}', file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _retold(error: Exception) -> str | None:
+    from mmkd_plugin.compat.retelling import retell
+
+    sentence = retell(error)
+    return sentence and f'{sentence} ({_TRACEBACK} shows the whole.)'

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.datasets.coco_mini import CocoSplit, MiniSettings, coco_split, ensure_coco_mini, ensure_coco_subset
-from mmkd_plugin.errors import DistillError
 
 _ONLY_COCO = ('split_names', 'classes', 'symlink', 'ann_train', 'img_train', 'ann_val', 'img_val')
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--out', help='folder to make (data/coco_mini, or data/coco_subset with --from-coco)')
     parser.add_argument('--seed', type=int, default=0, help='other seeds give other images (default 0)')
     parser.add_argument('--train', type=int, default=500, help='number of training images (default 500)')
@@ -55,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Arguments; those of the process if None.
 
     Raises:
-        SystemExit: With a sentence, if the data cannot be made.
+        SystemExit: Of status 2 behind a sentence, if the data cannot be made.
     """
-    args = _parse(argv)
-    try:
+    with plain_errors(argv, 'the same command makes what is missing.'):
+        args = _parse(argv)
         if args.from_coco is None:
             size: dict[str, Any] = {} if args.size is None else {'size': args.size}
             out = Path(args.out or 'data/coco_mini')
@@ -69,10 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             ensure_coco_subset(
                 out, _source(args, 'train', train), _source(args, 'val', val), args.seed, args.classes, args.symlink
             )
-    except DistillError as error:
-        sys.exit(str(error))
-    except OSError as error:
-        sys.exit(f'"{error.filename}" cannot be read or written: {error.strerror}.')
 
 
 if __name__ == '__main__':

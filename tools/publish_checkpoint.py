@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmkd_plugin.cli import plain_errors
+from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.study.publish import publish_checkpoint
 
 
-def main() -> None:
-    """Publish."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Publish.
+
+    Args:
+        argv: Arguments; those of the process if None.
+    """
+    parser = CommandParser(description=__doc__)
     parser.add_argument('source', type=Path, help='checkpoint of a training run')
     parser.add_argument('target', type=Path, help='file to write')
     parser.add_argument('--half', action='store_true', help='store floating-point weights in half precision')
-    args = parser.parse_args()
-    with plain_errors():
+    with plain_errors(argv):
+        args = parser.parse_args(argv)
         size = publish_checkpoint(args.source, args.target, args.half)
         print(f'{args.target}: {size / 2**20:.2f} MiB')
 

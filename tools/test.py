@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os.path as osp
+from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from mmkd_plugin.cli import add_common_arguments, build_runner, plain_errors, read_config
+from mmkd_plugin.cli import CommandParser, add_common_arguments, build_runner, plain_errors, read_config
 from mmkd_plugin.errors import DistillError
 
 # Hook and visualizer of a config that names none, by its default scope.
@@ -17,16 +18,16 @@ _DRAWN_BY = {
 }
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config the checkpoint was trained with, or the stock config of the student')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--show-dir', help='folder for the images with their detections or label maps, from where you are'
     )
     add_common_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def draw_into(cfg: Config, folder: str) -> None:
@@ -64,10 +65,14 @@ def draw_into(cfg: Config, folder: str) -> None:
     cfg.visualizer = visualizer
 
 
-def main() -> None:
-    """Test."""
-    args = parse_args()
-    with plain_errors():
+def main(argv: Sequence[str] | None = None) -> None:
+    """Test.
+
+    Args:
+        argv: Arguments; those of the process if None.
+    """
+    with plain_errors(argv):
+        args = parse_args(argv)
         cfg = read_config(args)
         cfg.load_from = args.checkpoint
         if args.show_dir:

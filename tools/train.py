@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from mmengine.device import get_device
 
-from mmkd_plugin.cli import add_common_arguments, build_runner, plain_errors, read_config
+from mmkd_plugin.cli import CommandParser, add_common_arguments, build_runner, plain_errors, read_config
 from mmkd_plugin.errors import DistillError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config file, stock or with a distill block')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the real batch size')
@@ -23,13 +24,17 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint, or from the latest one in the work folder where no path is given',
     )
     add_common_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    """Train."""
-    args = parse_args()
-    with plain_errors():
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train.
+
+    Args:
+        argv: Arguments; those of the process if None.
+    """
+    with plain_errors(argv, 'the same command with --resume goes on from the latest checkpoint.'):
+        args = parse_args(argv)
         cfg = read_config(args)
         if args.amp:
             if get_device() == 'cpu':

@@ -38,7 +38,7 @@ STEPS = (
     _pytest('functions and golden numbers', 'tests/functional'),
     _pytest('losses and methods', 'tests/methods'),
     _pytest('block', 'tests/block'),
-    _pytest('safe loading', 'tests/compat'),
+    _pytest('safe loading', 'tests/compat', 'tests/runs/test_files_of_strangers.py'),
     _pytest('three lines, killed and resumed', 'tests/runs/test_kill_and_resume.py'),
     Step('terms of the first step', ('-m', 'benchmarks.check_numbers', '--first-step')),
 )

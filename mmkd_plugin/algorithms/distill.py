@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.algorithms.inherit import inherit_weights
+from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
@@ -83,7 +84,7 @@ class DistillAlgorithm(BaseAlgorithm):
             raise DistillError(
                 'DistillAlgorithm needs teachers=dict(teacher=dict(teacher=..., teacher_ckpt=...)) and a distiller.'
             )
-        student = architecture if isinstance(architecture, nn.Module) else ROOT_MODELS.build(architecture)
+        student = architecture if isinstance(architecture, nn.Module) else build_safely(architecture)
         super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
         keep_outputs(student)
         self.inherit = inherit

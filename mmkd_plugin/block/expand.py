@@ -6,11 +6,11 @@ import copy
 from typing import Any, Dict, List
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmkd_plugin.block.block import DistillBlock
+from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Parts
 from mmkd_plugin.probe.models import ModelPair, probe
@@ -99,7 +99,7 @@ def expand_config(cfg: Config) -> Config:
     if '_scope_' not in student_config:
         student_config['_scope_'] = cfg.get('default_scope', 'mmengine')
     with isolated_rng():
-        student = ROOT_MODELS.build(student_config)
+        student = build_safely(student_config)
     teachers = {name: build_teacher(config).model for name, config in configs.items()}
     cfg.model = ConfigDict(
         type='mmkd_plugin.DistillAlgorithm',

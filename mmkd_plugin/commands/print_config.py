@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmkd_plugin.cli import add_common_arguments, command_parser, read_config
+from mmkd_plugin.errors import DistillError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,10 +24,22 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
 
     from mmkd_plugin.block import expand_config
+    from mmkd_plugin.utilities.files import atomic_file
 
+    if args.out:
+        _require_place(args.out, args.config)
     cfg = expand_config(read_config(args))
     if args.out:
-        cfg.dump(args.out)
+        with atomic_file(Path(args.out)) as temporary:
+            cfg.dump(str(temporary))
     else:
         sys.stdout.write(cfg.pretty_text)
     return 0
+
+
+def _require_place(out: str, config: str) -> None:
+    """Refuse what MMEngine would write in another format, or over the config itself."""
+    if Path(out).suffix != '.py':
+        raise DistillError(f'-o {out} is no .py file, which a config is; give a name such as expanded.py.')
+    if Path(out).is_file() and Path(config).is_file() and os.path.samefile(out, config):
+        raise DistillError(f'-o {out} is the config itself; give another file to write.')

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd_plugin.cli import add_config_options, command_parser, help_texts, read_config
+from mmkd_plugin.errors import DistillError
 
 _SIMILARITY = (
     'similarity',
@@ -59,6 +60,8 @@ def _add(pictures: argparse._SubParsersAction, name: str, line: str, example: st
 def _similarity(args: argparse.Namespace) -> Path:
     from mmkd_plugin.study.pictures.similarity import similarity_picture
 
+    if args.out.exists() and args.image.exists() and args.out.samefile(args.image):
+        raise DistillError(f'--out {args.out} is the image itself; give another file to write.')
     students = {'student alone': args.student} if args.student else {}
     students['distilled'] = args.checkpoint
     return similarity_picture(read_config(args), students, args.image, tuple(args.pixel), args.out)

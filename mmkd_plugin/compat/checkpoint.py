@@ -9,11 +9,12 @@ import os.path as osp
 import pickle
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Callable
 from urllib.error import URLError
 
 import torch
+from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import CheckpointLoader
 
 from mmkd_plugin.compat.allow_list import mmengine_globals
@@ -22,6 +23,8 @@ from mmkd_plugin.errors import DistillError
 
 _PATCHING = threading.RLock()
 _FULL_LOADING = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+_BY_BLOCK = 'set trust_checkpoint=True in the distill block'
+_BY_ENVIRONMENT = f'set the environment variable {_FULL_LOADING}=1'
 _ZIP = b'PK\x03\x04'
 _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
@@ -44,7 +47,53 @@ def load_checkpoint_file(path: str, map_location: str | Callable = 'cpu', trust:
     Raises:
         DistillError: If there is no such checkpoint, it is damaged, or it holds types outside the allow-list.
     """
-    switch = 'set trust_checkpoint=True in the distill block'
+    return _load(path, map_location, trust, _BY_BLOCK)
+
+
+def load_model_file(path: str) -> dict[str, Any]:
+    """Read a checkpoint that no distill block names, such as one to publish or to draw.
+
+    It is read as safely; only torch's own switch opens files that hold anything.
+
+    Args:
+        path: Path or address.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        DistillError: As :func:`load_checkpoint_file`, or if the file holds no weights.
+    """
+    checkpoint = _load(path, 'cpu', _trusted_by_environment(), _BY_ENVIRONMENT)
+    weights_of(checkpoint, path)
+    return checkpoint
+
+
+def weights_of(checkpoint: Any, path: str) -> dict[str, torch.Tensor]:
+    """The weights by name, from a checkpoint or from a file that holds nothing else.
+
+    Args:
+        checkpoint: What a file holds.
+        path: What the user gave; the error names it.
+
+    Raises:
+        DistillError: If there are none.
+    """
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DistillError(
+            f'The file "{path}" holds no weights of a model but a {type(checkpoint).__name__}'
+            f'{_keys_of(checkpoint)}; give a checkpoint that training saved.'
+        )
+    return dict(state)
+
+
+def _keys_of(checkpoint: Any) -> str:
+    names = [repr(key) for key in checkpoint][:3] if isinstance(checkpoint, Mapping) else []
+    return f' of {", ".join(names)}' if names else ''
+
+
+def _load(path: str, map_location: str | Callable, trust: bool, switch: str) -> Any:
     try:
         with _reading(path, trust, switch):
             return CheckpointLoader.load_checkpoint(path, map_location, logger='silent')
@@ -55,8 +104,12 @@ def load_checkpoint_file(path: str, map_location: str | Callable = 'cpu', trust:
         raise DistillError(f'"{name}" is not a checkpoint that {scheme}:// knows; check the name.') from error
 
 
+def _trusted_by_environment() -> bool:
+    return os.getenv(_FULL_LOADING, '0').lower() in ('1', 'y', 'yes', 'true')
+
+
 @contextlib.contextmanager
-def readable_refusal(path: str) -> Iterator[None]:
+def readable_refusal(path: str, weights: bool = False) -> Iterator[None]:
     """Say why a checkpoint that MMEngine reads by itself (to resume, to start from) cannot be read.
 
     Inside, safe loading holds for this thread, also where MMEngine downloads the file or tries again without a check;
@@ -64,17 +117,33 @@ def readable_refusal(path: str) -> Iterator[None]:
 
     Args:
         path: What the user gave; the error names it.
+        weights: Whether what is read must hold weights of a model.
 
     Raises:
         DistillError: In place of torch's error.
     """
-    trust = os.getenv(_FULL_LOADING, '0').lower() in ('1', 'y', 'yes', 'true')
-    with _reading(path, trust, f'set the environment variable {_FULL_LOADING}=1'):
+    with _reading(path, _trusted_by_environment(), _BY_ENVIRONMENT, weights):
         yield
 
 
+def build_safely(config: dict) -> Any:
+    """Build a model; files that its modules read meanwhile are read as safely as a checkpoint.
+
+    Args:
+        config: Of the model, with its ``type``.
+
+    Returns:
+        The model.
+
+    Raises:
+        DistillError: If such a file is refused.
+    """
+    with readable_refusal('a file that the model reads'):
+        return ROOT_MODELS.build(config)
+
+
 @contextlib.contextmanager
-def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
+def _reading(path: str, trust: bool, switch: str, weights: bool = False) -> Iterator[None]:
     """Decide between safe and full loading for this thread, and translate the errors of ``torch.load``."""
     owner = threading.get_ident()
     with _PATCHING:
@@ -86,8 +155,12 @@ def _reading(path: str, trust: bool, switch: str) -> Iterator[None]:
                 return original(file, *args, **kwargs)
             try:
                 if trust:
-                    return original(file, *args, **{**kwargs, 'weights_only': False})
-                return load_safely(original, file, allowed, *args, **kwargs)
+                    found = original(file, *args, **{**kwargs, 'weights_only': False})
+                else:
+                    found = load_safely(original, file, allowed, *args, **kwargs)
+                if weights:
+                    weights_of(found, path)
+                return found
             except DistillError:
                 raise
             except Exception as error:

@@ -15,6 +15,7 @@ from torch import nn
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import DistillBlock, expand_block, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
+from mmkd_plugin.engine.coverage import Coverage
 from mmkd_plugin.engine.preflight import check_classes, require_annotations
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
@@ -34,6 +35,7 @@ class DistillRunner(Runner):
     model: nn.Module
     _algorithm_config: ConfigDict | None = None
     _block: DistillBlock | None = None
+    _tests = False
 
     def __init__(self, model: nn.Module | dict, *args: Any, cfg: Any = None, **kwargs: Any) -> None:
         block = (cfg or {}).get('distill')
@@ -59,6 +61,7 @@ class DistillRunner(Runner):
 
     def train(self) -> nn.Module:
         """Add teacher and distiller, then train as usual."""
+        self._tests = False
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
             require_annotations(self._train_dataloader, 'training')
         if self._distils and algorithm_of(self) is None:
@@ -88,6 +91,7 @@ class DistillRunner(Runner):
 
     def val(self) -> dict:
         """Evaluate the student."""
+        self._tests = True
         self.model = self._wrap_for_run(self.model)
         return super().val()
 
@@ -105,6 +109,7 @@ class DistillRunner(Runner):
 
     def test(self) -> dict:
         """Test the student."""
+        self._tests = True
         if self._test_loop is not None and isinstance(self._test_dataloader, dict):
             require_annotations(self._test_dataloader, 'test')
         self.model = self._wrap_for_run(self.model)
@@ -132,15 +137,24 @@ class DistillRunner(Runner):
             wrapper.optimizer.add_param_group(group)
         return wrapper
 
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the student; files that its modules read while they are built are read as safely as a checkpoint."""
+        with readable_refusal('a file that the student reads'):
+            return super().build_model(model)
+
     def _init_model_weights(self) -> None:
         """Initialise; pretrained weights are read as safely as a checkpoint."""
         with readable_refusal('the pretrained weights of the student'):
             super()._init_model_weights()
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', *args: Any, **kwargs: Any) -> dict:
-        """Load a checkpoint, or say in one sentence why it is refused."""
-        with readable_refusal(filename):
-            return super().load_checkpoint(filename, map_location, *args, **kwargs)
+        """Load a checkpoint, or say in one sentence why it is refused; what is tested must be filled by it."""
+        coverage = Coverage(self.model)
+        with readable_refusal(filename, weights=True):
+            checkpoint = super().load_checkpoint(filename, map_location, *args, **kwargs)
+        if self._tests:
+            coverage.require_all(checkpoint, filename)
+        return checkpoint
 
     def _wrap_for_run(self, model: nn.Module) -> nn.Module:
         self._training_wrapper = True

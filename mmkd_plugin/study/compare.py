@@ -12,10 +12,11 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmkd_plugin.block.block import DistillBlock, TeacherBlock
+from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.pictures.canvas import Painter, load_model, side_by_side
 from mmkd_plugin.study.pictures.detection import DetectionPainter
 from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
-from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, train_once
+from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, told_of, train_once
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
 from mmkd_plugin.teachers import local_file, model_config
@@ -48,14 +49,20 @@ class Comparison:
 def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
     """Run everything that is not done yet and print the table.
 
+    All configs are read before anything is trained.
+
     Args:
         comparison: What to compare.
         console: Where the table goes.
 
     Returns:
         The outcomes by model and seed: teacher, student alone, then each distilled student.
+
+    Raises:
+        DistillError: If a config does not exist, or a distilled one has no block; if a run fails, naming the run.
     """
     folder = comparison.work_dir
+    _require_comparable(comparison)
     first = _read(next(iter(comparison.distilled.values())), comparison.options)
     teacher_file = local_file(str(first_teacher(first).teacher_ckpt))
     teacher_cfg = teacher_config(first)
@@ -93,6 +100,27 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
     (folder / 'results.json').write_text(_numbers(groups, seconds[STUDENT]))
     console.print(f'The table as Markdown: {folder / "table.md"}; its numbers for each seed: {folder / "results.json"}')
     return groups
+
+
+def _require_comparable(comparison: Comparison) -> None:
+    """Refuse configs and seeds that make no comparison."""
+    if len(set(comparison.seeds)) < len(comparison.seeds):
+        raise DistillError(
+            f'The seeds {" ".join(map(str, comparison.seeds))} repeat, and equal seeds train equal students; give each '
+            'once.'
+        )
+    _read(comparison.student, comparison.options)
+    for name, config in comparison.distilled.items():
+        if name in (TEACHER, STUDENT):
+            raise DistillError(f'"{name}" is the name of another row; call "{config}" otherwise, as in mine={config}.')
+        cfg = _read(config, comparison.options)
+        if cfg.get('distill') is None:
+            raise DistillError(
+                f'The config "{config}" has no distill block, so there is nothing to compare; inherit a recipe such as '
+                '"mmkd_plugin::_base_/fgd/one_stage.py", or give the config that does.'
+            )
+        with told_of(f'The config "{config}"'):
+            DistillBlock.parse(cfg.distill).require_teacher()
 
 
 def picture(comparison: Comparison, groups: Sequence[Sequence[Outcome]], console: Console) -> Path:

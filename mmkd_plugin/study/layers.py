@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.probe.listing import ModelLayers, list_layers
 from mmkd_plugin.teachers import build_teacher, model_config
@@ -74,7 +74,7 @@ def _student(config: Config) -> nn.Module:
     model = model_config(config)
     try:
         with isolated_rng():
-            return ROOT_MODELS.build(model)
+            return build_safely(model)
     except Exception as error:
         # The first sentence; MMEngine goes on with advice on registries.
         reason = (str(error) or type(error).__name__).splitlines()[0].split('. ')[0].strip('"\'.')

@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmkd_plugin.cli import build_runner
+from mmkd_plugin.cli import build_runner, load_config, override
+from mmkd_plugin.compat.retelling import retell
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
 from mmkd_plugin.teachers import local_file
@@ -89,9 +91,10 @@ def progress_bar() -> Iterator[Progress]:
 
 def prepared(config: str | Config, seed: int, work_dir: Path, options: dict[str, Any] | None = None) -> Config:
     """A config ready for one run of a study."""
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     cfg.work_dir = str(work_dir)
-    cfg.merge_from_dict({'randomness.seed': seed, 'launcher': 'none', **(options or {})})
+    cfg.merge_from_dict({'randomness.seed': seed, 'launcher': 'none'})
+    override(cfg, options)
     return cfg
 
 
@@ -131,18 +134,17 @@ def train_once(
     cfg = prepared(config, seed, work_dir, options)
     known = work_dir / 'outcome.json'
     digest, code = _digest(cfg), _code_digest()
-    if known.exists():
-        stored = json.loads(known.read_text())
-        same_code = stored.pop('code') == code
-        if stored.pop('digest') == digest and (same_code or any_code) and Path(stored['checkpoint']).exists():
-            progress.console.print(f'{name}, seed {seed}: done before')
-            return Outcome(**stored)
+    stored = _stored(known)
+    same_code = stored.pop('code', None) == code
+    if stored.pop('digest', None) == digest and (same_code or any_code) and Path(stored['checkpoint']).exists():
+        progress.console.print(f'{name}, seed {seed}: done before')
+        return Outcome(**stored)
     mark = work_dir / 'started.txt'
     cfg.resume = mark.exists() and mark.read_text() == digest + code
     work_dir.mkdir(parents=True, exist_ok=True)
     mark.write_text(digest + code)
     hook = _ProgressHook(f'{name}, seed {seed}', progress)
-    with quiet(work_dir / 'console.log'):
+    with told_of(f'The run "{name}", seed {seed},'), quiet(work_dir / 'console.log'):
         runner = new_runner(cfg)
         runner.register_hook(hook)
         runner.train()
@@ -166,7 +168,7 @@ def test_once(name: str, config: str | Config, checkpoint: str, work_dir: Path) 
     cfg = prepared(config, 0, work_dir)
     cfg.load_from = checkpoint
     work_dir.mkdir(parents=True, exist_ok=True)
-    with quiet(work_dir / 'console.log'):
+    with told_of(f'The test of "{name}"'), quiet(work_dir / 'console.log'):
         runner = new_runner(cfg)
         metrics = as_fractions(runner.test())
     return Outcome(name, 0, metrics, checkpoint, _weights_bytes(runner))
@@ -203,13 +205,22 @@ def seconds_each(
     for _ in range(rounds):
         for name, config in configs.items():
             hook = _ProgressHook(f'time of {name}', progress)
-            with quiet(work_dir / 'console.log'):
+            with told_of(f'The time measurement of "{name}"'), quiet(work_dir / 'console.log'):
                 runner = new_runner(prepared(config, 0, work_dir, options))
                 runner.register_hook(hook)
                 runner.train()
             seconds[name].append(statistics.median(hook.seconds[WARM_UP:]))
             progress.remove_task(hook.task)
     return {name: min(values) for name, values in seconds.items()}
+
+
+@contextlib.contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """Say which of several runs ends in a sentence."""
+    try:
+        yield
+    except DistillError as error:
+        raise DistillError(f'{what} failed: {error}') from error
 
 
 @contextlib.contextmanager
@@ -221,9 +232,13 @@ def quiet(log: Path) -> Iterator[None]:
         except DistillError:
             raise
         except Exception as error:
-            raise DistillError(
-                f'The run failed ({type(error).__name__}: {error}); its output is in "{log}".'
-            ) from error
+            # For whoever wrote the code that failed.
+            traceback.print_exc(file=stream)
+            sentence = retell(error)
+            if sentence is None:
+                reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
+                sentence = f'{type(error).__name__}: {reason};'
+            raise DistillError(f'{sentence} Its output is in "{log}".') from error
         finally:
             # Loggers outlive the run and must not write to a closed file.
             for logger in MMLogger._instance_dict.values():
@@ -238,6 +253,16 @@ def latest_metrics(runner: Runner) -> dict[str, float]:
         if key.startswith('val/') and not key.endswith('time'):
             values[key[4:]] = float(buffer.current())
     return as_fractions(values)
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """What an earlier run came to; nothing where it was killed while it wrote that down."""
+    try:
+        stored = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    wanted = {field.name for field in dataclasses.fields(Outcome)} | {'digest', 'code'}
+    return stored if isinstance(stored, dict) and set(stored) == wanted else {}
 
 
 def _tested_as_validated(cfg: Config) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os.path as osp
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,10 +35,7 @@ def model_config(source: str | dict | Config) -> ConfigDict:
         try:
             config = Config.fromfile(path)
         except Exception as error:
-            raise DistillError(
-                f'The teacher config "{source}" cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); '
-                'correct the file or name another.'
-            ) from error
+            raise DistillError(unreadable(f'The teacher config "{source}"', error)) from error
     else:
         config = source
     model = copy.deepcopy(config.get('model', config if 'type' in config else None))
@@ -58,13 +56,12 @@ def local_file(name: str) -> str:
     package, path = name.split('::', 1)
     # MMEngine's own look-up would install a package that is missing.
     if package not in MODULE2PACKAGE or find_spec(package) is None:
-        installed = [known for known in MODULE2PACKAGE if find_spec(known) is not None]
-        raise DistillError(f'"{name}" names a package that is not installed; {nearest(package, installed)}')
+        raise DistillError(f'"{name}" names a package that is not installed; {nearest(package, _packages())}')
     return osp.join(get_installed_path(MODULE2PACKAGE[package]), '.mim', 'configs', path)
 
 
 def other_configs(source: str, path: str) -> str:
-    """Name the configs of a package that are closest to one that does not exist.
+    """Name the configs of a package, or of a folder, that are closest to one that does not exist.
 
     Args:
         source: What the user wrote.
@@ -73,8 +70,49 @@ def other_configs(source: str, path: str) -> str:
     Returns:
         The end of an error's sentence.
     """
-    if '::' not in source:
-        return 'give the path of a config file or a zoo name such as "mmdet::retinanet/retinanet_r101_fpn_2x_coco.py".'
-    package, name = source.split('::', 1)
-    root = Path(path[: len(path) - len(name)])
-    return nearest(source, (f'{package}::{file.relative_to(root).as_posix()}' for file in root.glob('*/*.py')))
+    if '::' in source:
+        package, name = source.split('::', 1)
+        return _nearest_of(package, Path(path[: len(path) - len(name)]), source)
+    folder = osp.dirname(source)
+    close = nearest(source, (osp.join(folder, file.name) for file in Path(path).parent.glob('*.py')))
+    if 'did you mean' in close:
+        return close
+    return 'give the path of a .py config, or a zoo name such as "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py".'
+
+
+def unreadable(name: str, error: Exception) -> str:
+    """Why a config cannot be read, with the nearest file where one that it builds on is not there.
+
+    Args:
+        name: What the user gave, with what it is: ``The config "a.py"``.
+        error: What MMEngine raised.
+
+    Returns:
+        The sentence.
+    """
+    reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
+    fix = 'correct the file or name another.'
+    unknown = re.search(r'not support to load (\w+) config', reason)
+    if unknown:
+        return f'{name} builds on "{unknown[1]}::", a package that is not known; {nearest(unknown[1], _packages())}'
+    missing = next((path for path in re.findall(r'[^\s"\']+\.py', reason) if not Path(path).is_file()), None)
+    if missing is not None and type(error).__name__ in ('FileNotFoundError', 'ConfigParsingError'):
+        root, separator, rest = missing.partition('/.mim/configs/')
+        if separator:
+            package = Path(root).name
+            base = f'{package}::{rest}'
+            fix = _nearest_of(package, Path(root, '.mim/configs'), base)
+        else:
+            base = osp.normpath(missing)
+            fix = other_configs(base, base)
+        return f'{name} builds on "{base}", which does not exist; {fix}'
+    return f'{name} cannot be read ({type(error).__name__}: {reason}); {fix}'
+
+
+def _packages() -> list[str]:
+    """The installed packages whose configs have zoo names."""
+    return [known for known in MODULE2PACKAGE if find_spec(known) is not None]
+
+
+def _nearest_of(package: str, root: Path, wanted: str) -> str:
+    return nearest(wanted, (f'{package}::{file.relative_to(root).as_posix()}' for file in root.rglob('*.py')))

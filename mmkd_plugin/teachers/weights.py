@@ -7,10 +7,9 @@ import re
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
-from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.compat.checkpoint import build_safely, load_checkpoint_file
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers.source import local_file
 from mmkd_plugin.utilities.rng import isolated_rng
@@ -55,7 +54,7 @@ def build_teacher(
             teacher = model
         else:
             try:
-                teacher = ROOT_MODELS.build(_without_pretrained(model))
+                teacher = build_safely(_without_pretrained(model))
             except Exception as error:
                 raise DistillError(
                     f'The teacher of type "{model.get("type")}" cannot be built ({str(error).splitlines()[0]}); '

@@ -65,17 +65,32 @@ def test_chooses_from_a_tree_of_another_layout(source, tmp_path, capsys):
     assert len(list((tmp_path / 'set' / 'val').iterdir())) == 3
 
 
-def test_missing_tree_ends_in_a_sentence(tmp_path):
+def refused(capsys, *arguments: object) -> str:
+    """What the command says against a mistake, in one line and with status 2."""
     with pytest.raises(SystemExit) as stop:
-        run('--from-coco', tmp_path / 'nowhere', '--out', tmp_path / 'set')
-    assert 'nowhere/annotations/instances_train2017.json" but is not there' in str(stop.value)
+        run(*arguments)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said.startswith('error: ') and said.count('\n') == 1
+    return said
 
 
-def test_unwritable_folder_ends_in_a_sentence(tmp_path):
+def test_missing_tree_ends_in_a_sentence(tmp_path, capsys):
+    said = refused(capsys, '--from-coco', tmp_path / 'nowhere', '--out', tmp_path / 'set')
+    assert 'nowhere/annotations/instances_train2017.json" but is not there' in said
+
+
+def test_unwritable_folder_ends_in_a_sentence(tmp_path, capsys):
     (tmp_path / 'file').write_bytes(b'')
-    with pytest.raises(SystemExit) as stop:
-        run('--out', tmp_path / 'file' / 'set', '--train', 1, '--val', 1)
-    assert 'cannot be read or written' in str(stop.value)
+    said = refused(capsys, '--out', tmp_path / 'file' / 'set', '--train', 1, '--val', 1)
+    assert 'cannot be read or written' in said and 'is a file, give' in said
+
+
+def test_annotations_that_are_no_json_end_in_a_sentence(source, tmp_path, capsys):
+    (source / 'one.json').write_text('{"images": [')
+    places = ['--ann-train', 'one.json', '--img-train', 'images', '--ann-val', 'two.json', '--img-val', 'images']
+    said = refused(capsys, '--from-coco', source, *places, '--train', 1, '--val', 1, '--out', tmp_path / 'set')
+    assert 'one.json' in said
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +19,12 @@ pytest.importorskip('mmseg')
 from _helpers import tiny_seg
 
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
+from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.compare import Comparison, compare, first_teacher, picture, teacher_config
-from mmkd_plugin.study.runs import test_once
+from mmkd_plugin.study.runs import progress_bar, test_once, train_once
 
 CLASSES = 7
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -110,3 +114,82 @@ def test_first_of_several_teachers_is_shown():
     shown = teacher_config(cfg)
     assert shown.model.type == 'EncoderDecoder'
     assert 'distill' not in shown
+
+
+def said(comparison):
+    """Why a comparison does not start, or what stops it."""
+    with pytest.raises(DistillError) as caught:
+        compare(comparison, Console(file=io.StringIO()))
+    return str(caught.value)
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """A student and a block whose teacher has no file, both without data."""
+    student = tiny_seg.run_config(tmp_path, iterations=1)
+    student.dump(tmp_path / 'student.py')
+    student.distill = tiny_seg.block(dict(type='PixelWise'), teacher_ckpt=str(tmp_path / 'none.pth'))
+    student.dump(tmp_path / 'distilled.py')
+    return str(tmp_path / 'student.py'), str(tmp_path / 'distilled.py')
+
+
+def test_config_without_a_block_is_no_distilled_one(configs, tmp_path):
+    student, distilled = configs
+    sentence = said(Comparison(student, {'good': distilled, 'bad': student}, [0], tmp_path / 'runs'))
+    assert f'The config "{student}" has no distill block, so there is nothing to compare; inherit' in sentence
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_names_and_seeds_that_make_no_comparison(configs, tmp_path):
+    student, distilled = configs
+    assert 'The seeds 0 1 0 repeat' in said(Comparison(student, {'mine': distilled}, [0, 1, 0], tmp_path / 'runs'))
+    assert '"teacher" is the name of another row' in said(Comparison(student, {'teacher': distilled}, [0], tmp_path))
+    assert 'none.py" does not exist' in said(Comparison(student, {'mine': str(tmp_path / 'none.py')}, [0], tmp_path))
+
+
+def test_block_that_cannot_be_read_names_its_config(configs, tmp_path):
+    student, distilled = configs
+    options = {'distill.methods.pixel.wight': 1}
+    sentence = said(Comparison(student, {'mine': distilled}, [0], tmp_path / 'runs', options))
+    assert sentence.startswith(f'The config "{distilled}" ')
+
+
+def test_missing_teacher_is_said_first(configs, tmp_path):
+    student, distilled = configs
+    assert 'none.pth" does not exist' in said(Comparison(student, {'mine': distilled}, [0], tmp_path / 'runs'))
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'),
+    [
+        ({'model.backbone.typo': 1}, 'ResNetV1c has no setting "typo"'),
+        ({'optim_wrapper.optimizer.lr': -1}, 'ValueError: Invalid learning rate: -1;'),
+    ],
+    ids=['known', 'unknown'],
+)
+def test_run_that_fails_is_named(configs, tmp_path, options, reason):
+    student, _ = configs
+    with progress_bar() as progress, pytest.raises(DistillError) as caught:
+        train_once('student alone', student, 1, tmp_path / 'run', progress, options)
+    assert str(caught.value).startswith('The run "student alone", seed 1, failed: ')
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith(f'Its output is in "{tmp_path}/run/console.log".')
+    assert 'Traceback' in (tmp_path / 'run/console.log').read_text()
+
+
+@pytest.mark.parametrize('content', ['{"name": "student al', '[]', '{"digest": "a", "code": "b"}'])
+def test_outcome_that_is_half_written_is_not_taken(configs, tmp_path, content):
+    student, _ = configs
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/outcome.json').write_text(content)
+    with progress_bar() as progress, pytest.raises(DistillError, match='has no setting "typo"'):
+        train_once('student alone', student, 1, tmp_path / 'run', progress, {'model.backbone.typo': 1})
+
+
+def test_tool_refuses_two_configs_of_one_name(configs, capsys):
+    main = runpy.run_path(str(ROOT / 'tools/compare.py'))['main']
+    student, distilled = configs
+    with pytest.raises(SystemExit) as ended:
+        main([student, distilled, distilled])
+    assert ended.value.code == 2
+    assert 'error: Two configs are called "distilled"' in capsys.readouterr().err

@@ -15,10 +15,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 
-from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.compat.checkpoint import build_safely, load_model_file, weights_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers import local_file
 
@@ -58,7 +57,7 @@ def load_model(config: str | Config, checkpoint: str) -> BaseModel:
 def build_model(config: Config) -> BaseModel:
     """The stock model of a config, in evaluation mode, without trained weights."""
     init_default_scope(config.get('default_scope', 'mmdet'))
-    model = ROOT_MODELS.build(config.model)
+    model = build_safely(config.model)
     # Not in a chain: detectors that override train() return nothing from it.
     model.eval()
     return model
@@ -70,10 +69,7 @@ def load_weights(model: BaseModel, checkpoint: str) -> None:
     Raises:
         DistillError: If the file is no checkpoint, or one of another model.
     """
-    stored = load_checkpoint_file(local_file(checkpoint))
-    state = stored.get('state_dict', stored) if isinstance(stored, dict) else None
-    if not isinstance(state, dict):
-        raise DistillError(f'The file "{checkpoint}" holds no weights of a model; give a checkpoint of the config.')
+    state = weights_of(load_model_file(local_file(checkpoint)), checkpoint)
     own = model.state_dict()
     faults = [f'it lacks "{key}"' for key in own if key not in state]
     faults += [f'the model has no "{key}"' for key in state if key not in own]

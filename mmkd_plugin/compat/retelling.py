@@ -1,0 +1,197 @@
+"""Known mistakes that the packages below answer with a traceback, told in one sentence.
+
+Each entry of the table at the end looks at an error and gives the sentence, or None where it is another mistake.
+Nothing heavy is imported unless such an error is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import json
+import os.path as osp
+import re
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+from mmkd_plugin.errors import nearest
+
+_NOT_REGISTERED = re.compile(r'(\w[\w.]*) is not in the (?:[\w.]+::)?([\w ]+) registry')
+_UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_REQUIRED = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)')
+_NO_LOOP = re.compile(r'self\._(train|val|test)_loop` should not be None')
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+_VERBS = dict(train='train', val='validate', test='test')
+_FIXES = {
+    errno.EISDIR: 'it is a folder, give a file',
+    errno.EEXIST: 'it is a file, give a folder',
+    errno.ENOTDIR: 'a part of the path is a file, give another path',
+    errno.EACCES: 'give a path that you may use',
+    errno.EPERM: 'give a path that you may use',
+    errno.EROFS: 'give a path that can be written',
+    errno.ENOSPC: 'free some space, or give a path on another disk',
+}
+
+
+def retell(error: BaseException) -> str | None:
+    """One sentence for an error of a package below, None where nothing is known about it.
+
+    Args:
+        error: As it was caught, with its traceback.
+
+    Returns:
+        What is wrong and what to do.
+    """
+    # MMEngine 0.8 raises an error anew at every level that it comes through.
+    origin = error
+    while type(origin.__context__) is type(origin) and _text(origin.__context__) in _text(origin):
+        origin = origin.__context__
+    for tell in _KNOWN:
+        sentence = tell(origin)
+        if sentence is not None:
+            return sentence
+    return None
+
+
+def _text(error: BaseException | None) -> str:
+    # The text of a KeyError is in quotes otherwise.
+    return str(error.args[0]) if error is not None and len(error.args) == 1 else str(error)
+
+
+def _gist(error: BaseException) -> str:
+    """The line of an error that tells most; errors of a data loader's process carry their traceback in the text."""
+    lines = [line.strip() for line in _text(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (lines[-1] if 'Original Traceback' in _text(error) else lines[0]).rstrip('.')
+
+
+def _frames(error: BaseException) -> list[Any]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _not_registered(error: BaseException) -> str | None:
+    found = _NOT_REGISTERED.search(_text(error)) if isinstance(error, KeyError) else None
+    if found is None:
+        return None
+    name, kind = found.groups()
+    known = set(_registered(kind))
+    return (
+        f'The config asks for the {kind} "{name}", which nothing registers (a class of your own needs '
+        f'custom_imports): {nearest(name, known) if known else "check the name."}'
+    )
+
+
+def _registered(kind: str) -> Iterator[str]:
+    """All names of one kind, those of the packages also with their scope."""
+    import mmengine.registry
+
+    def names(registry: Any, prefix: str) -> Iterator[str]:
+        for name in registry.module_dict:
+            yield from (name, f'{prefix}{name}') if prefix else (name,)
+        for scope, child in registry.children.items():
+            yield from names(child, f'{scope}.')
+
+    for registry in vars(mmengine.registry).values():
+        if isinstance(registry, mmengine.registry.Registry) and registry.name == kind:
+            yield from names(registry, '')
+
+
+def _wrong_arguments(error: BaseException) -> str | None:
+    if not isinstance(error, TypeError):
+        return None
+    frames = _frames(error)
+    built = [frame for frame in frames if callable(frame.f_locals.get('obj_cls', frame.f_locals.get('scheduler_cls')))]
+    if not built:
+        return None
+    inside = built[-1].f_locals
+    target = inside.get('obj_cls', inside.get('scheduler_cls'))
+    given = inside.get('args', inside.get('cfg')) or {}
+    title = getattr(target, '__name__', str(target))
+    unexpected, required = _UNEXPECTED.search(_text(error)), _REQUIRED.search(_text(error))
+    if unexpected and unexpected[1] in given:
+        return f'{title} has no setting "{unexpected[1]}": {nearest(unexpected[1], _arguments(target))}'
+    if required and built[-1] is frames[-1]:
+        return f'{title} lacks {required[1]}; set what is missing in the config.'
+    return None
+
+
+def _arguments(target: Any) -> Iterable[str]:
+    """What a class takes, with what its ``**kwargs`` hand on to the next one."""
+    found: list[str] = []
+    for base in inspect.getmro(target) if inspect.isclass(target) else [target]:
+        function = vars(base).get('__init__') if inspect.isclass(base) else base
+        if function is None or base is object:
+            continue
+        parameters = [item for item in inspect.signature(function).parameters.values() if item.name != 'self']
+        found += [item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+        if not any(item.kind is item.VAR_KEYWORD for item in parameters):
+            break
+    return found
+
+
+def _bad_json(error: BaseException) -> str | None:
+    if not isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return None
+    for frame in reversed(_frames(error)):
+        for name in ('annotation_file', 'ann_file', 'file', 'filepath', 'file_path', 'filename'):
+            value = frame.f_locals.get(name)
+            if isinstance(value, (str, Path)) and Path(value).is_file():
+                return f'The file "{value}" is no JSON, or damaged ({_gist(error)}); make or copy it again.'
+    return None
+
+
+def _out_of_memory(error: BaseException) -> str | None:
+    torch_says = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(_text(error))
+    if not isinstance(error, MemoryError) and not torch_says:
+        return None
+    where = 'GPU' if 'cuda' in _text(error).lower() else 'machine'
+    return (
+        f'The memory of the {where} is not enough ({_gist(error)}); lower train_dataloader.batch_size, the size of the '
+        'images or num_workers.'
+    )
+
+
+def _file(error: BaseException) -> str | None:
+    if not isinstance(error, OSError):
+        return None
+    name = error.filename if isinstance(error.filename, str) else None
+    if name is None:
+        if error.errno == errno.ENOSPC:
+            return f'The disk is full ({error.strerror}); {_FIXES[errno.ENOSPC]}.'
+        return f'{_gist(error)}; check the path.' if isinstance(error, FileNotFoundError) else None
+    if error.errno == errno.ENOENT:
+        folder = Path(osp.dirname(name) or '.')
+        close = nearest(Path(name).name, (item.name for item in folder.iterdir())) if folder.is_dir() else ''
+        return f'"{name}" does not exist; {close if "did you mean" in close else "check the path."}'
+    fix = _FIXES.get(error.errno or 0, 'check the path')
+    return f'"{name}" cannot be read or written ({error.strerror}); {fix}.'
+
+
+def _no_loop(error: BaseException) -> str | None:
+    found = _NO_LOOP.search(_text(error)) if isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    parts = ('dataloader', 'cfg', 'optim_wrapper' if found[1] == 'train' else 'evaluator')
+    names = [part if part == 'optim_wrapper' else f'{found[1]}_{part}' for part in parts]
+    return f'The config does not say on what to {_VERBS[found[1]]}; set {names[0]}, {names[1]} and {names[2]}.'
+
+
+def _one_value(error: BaseException) -> str | None:
+    if not isinstance(error, ValueError) or 'Expected more than 1 value per channel' not in _text(error):
+        return None
+    return (
+        f'A batch norm layer sees a single value ({_gist(error)}); set train_dataloader.batch_size to 2 or more, and '
+        'drop_last=True where the last batch is smaller.'
+    )
+
+
+_KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
+    _not_registered,
+    _wrong_arguments,
+    _bad_json,
+    _out_of_memory,
+    _no_loop,
+    _one_value,
+    _file,
+)

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkd_plugin.cli import build_runner
+from mmkd_plugin.engine.work_folder import forget_checkpoints
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
 from mmkd_plugin.teachers import local_file
@@ -140,6 +141,8 @@ def train_once(
     mark = work_dir / 'started.txt'
     cfg.resume = mark.exists() and mark.read_text() == digest + code
     work_dir.mkdir(parents=True, exist_ok=True)
+    if not cfg.resume:
+        forget_checkpoints(str(work_dir))
     mark.write_text(digest + code)
     hook = _ProgressHook(f'{name}, seed {seed}', progress)
     with quiet(work_dir / 'console.log'):

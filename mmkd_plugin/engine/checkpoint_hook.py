@@ -6,7 +6,6 @@ import hashlib
 import os.path as osp
 import pickle
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process, master_only
@@ -15,6 +14,7 @@ from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner, save_checkpoint
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.engine.latest import LAST
 from mmkd_plugin.engine.whole_file import is_local, whole_file
 from mmkd_plugin.registry import HOOKS
 
@@ -102,8 +102,8 @@ class WholeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            with whole_file(osp.join(runner.work_dir, 'last_checkpoint')) as temporary:
-                Path(temporary).write_text(str(self.last_ckpt))
+            with whole_file(osp.join(runner.work_dir, LAST)) as temporary, open(temporary, 'w') as opened:
+                opened.write(str(self.last_ckpt))
         self._remove(runner, replaced)
 
     @master_only

@@ -21,6 +21,8 @@ from mmkd_plugin.engine.work_folder import checkpoint_folders, checkpoint_templa
 class SafeRunner(Runner):
     """Writes each checkpoint whole or not at all, and resumes from the newest that is whole."""
 
+    _has_loaded: bool
+
     def __init__(self, model: Any, work_dir: str, *args: Any, **kwargs: Any) -> None:
         make_folder(work_dir)
         with full_disk(work_dir):

@@ -132,8 +132,8 @@ def _take(runner: Runner, held: contextlib.ExitStack) -> str | None:
     earlier = earlier_checkpoints(runner)
     if earlier and not runner._resume and not getattr(runner, '_owns_folder', False):
         return (
-            f'"{folder}" holds the checkpoints of an earlier run (the newest is {osp.basename(earlier[-1])}), which those '
-            'of another would mix with; go on with that run by --resume, give another --work-dir, or delete the folder.'
+            f'"{folder}" holds the checkpoints of an earlier run (the newest is {osp.basename(earlier[-1])}), and a '
+            'new run would mix with it; go on with that one by --resume, give another --work-dir, or delete the folder.'
         )
     for place in checkpoint_folders(runner):
         for name in remove_unfinished(place):

@@ -133,7 +133,7 @@ class WholeCheckpointHook(CheckpointHook):
         for path in paths:
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
-                runner.logger.info(f'"{path}" is removed; a newer or better checkpoint is in its place.')
+                runner.logger.debug(f'"{path}" is removed; a newer or better checkpoint is in its place.')
 
 
 def with_whole_files(hook: Any) -> Any:

@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkd_plugin.cli import build_runner
-from mmkd_plugin.engine.work_folder import forget_checkpoints
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
 from mmkd_plugin.teachers import local_file
@@ -129,6 +128,8 @@ def train_once(
     Returns:
         The outcome.
     """
+    from mmkd_plugin.engine.work_folder import forget_checkpoints
+
     cfg = prepared(config, seed, work_dir, options)
     known = work_dir / 'outcome.json'
     digest, code = _digest(cfg), _code_digest()

@@ -265,7 +265,7 @@ def trials(times: int, seed: int, pace: Pace, root: Path) -> Iterator[Trial]:
 def table(done: Sequence[Trial]) -> Table:
     """How many went on, by what they were doing when they were killed."""
     result = Table(title='killed while', title_justify='left')
-    for column in ('moment', 'runs', 'went on', 'from the step before'):
+    for column in ('moment', 'runs', 'went on', 'from the last step noted'):
         result.add_column(column, justify='left' if column == 'moment' else 'right')
     for moment in (START, STEPS, WRITE):
         of_moment = [trial for trial in done if trial.moment == moment]

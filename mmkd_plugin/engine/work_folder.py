@@ -41,9 +41,7 @@ def make_folder(path: str) -> None:
         with full_disk(osp.dirname(osp.abspath(path))):
             os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise DistillError(
-            f'The work folder "{path}" cannot be made, since a file is in its place; {advice}'
-        ) from error
+        raise DistillError(f'The work folder "{path}" cannot be made, since a file is in the way; {advice}') from error
     except OSError as error:
         raise DistillError(f'The work folder "{path}" cannot be made ({error.strerror}); {advice}') from error
     if not os.access(path, os.W_OK | os.X_OK):

@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm
@@ -17,14 +17,16 @@ from mmkd_plugin.block import DistillBlock, expand_block, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.engine.coverage import Coverage
 from mmkd_plugin.engine.preflight import check_classes, require_annotations
+from mmkd_plugin.engine.safe_runner import SafeRunner
 from mmkd_plugin.engine.state_hook import algorithm_of
+from mmkd_plugin.engine.work_folder import in_its_own_folder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS, RUNNERS
 from mmkd_plugin.teachers import build_teacher, model_config
 
 
 @RUNNERS.register_module()
-class DistillRunner(Runner):
+class DistillRunner(SafeRunner):
     """MMEngine's runner plus the ``distill`` block.
 
     Building it builds the stock student only, so that testing needs neither teacher nor its checkpoint; ``train()``
@@ -59,6 +61,7 @@ class DistillRunner(Runner):
             return model
         return super().wrap_model(model_wrapper_cfg, model)
 
+    @in_its_own_folder
     def train(self) -> nn.Module:
         """Add teacher and distiller, then train as usual."""
         self._tests = False

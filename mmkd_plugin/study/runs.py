@@ -131,6 +131,8 @@ def train_once(
     Returns:
         The outcome.
     """
+    from mmkd_plugin.engine.work_folder import forget_checkpoints
+
     cfg = prepared(config, seed, work_dir, options)
     known = work_dir / 'outcome.json'
     digest, code = _digest(cfg), _code_digest()
@@ -142,6 +144,8 @@ def train_once(
     mark = work_dir / 'started.txt'
     cfg.resume = mark.exists() and mark.read_text() == digest + code
     work_dir.mkdir(parents=True, exist_ok=True)
+    if not cfg.resume:
+        forget_checkpoints(str(work_dir))
     mark.write_text(digest + code)
     hook = _ProgressHook(f'{name}, seed {seed}', progress)
     with told_of(f'The run "{name}", seed {seed},'), quiet(work_dir / 'console.log'):

@@ -13,12 +13,21 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.errors import DistillError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
     from rich.console import Console
+
+
+_LAUNCHERS = {
+    'pytorch': (('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'), '"tools/dist_train.sh CONFIG GPUS" or torchrun'),
+    'slurm': (('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'), '"tools/slurm_train.sh" or srun'),
+    'mpi': (('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'), 'mpirun'),
+}
+"""What each launcher leaves in the environment of its processes, and how it is called."""
 
 
 def command_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -80,16 +89,36 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         DistillError: If the file does not exist or is no config.
     """
+    require_launcher(args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = _load(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    refuse_misspelt_block(cfg)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     return cfg
+
+
+def require_launcher(launcher: str) -> None:
+    """Refuse a launcher that did not start this process.
+
+    Args:
+        launcher: What ``--launcher`` names.
+
+    Raises:
+        DistillError: Naming the script that starts processes so.
+    """
+    variables, start = _LAUNCHERS.get(launcher, ((), ''))
+    missing = [name for name in variables if name not in os.environ]
+    if missing:
+        raise DistillError(
+            f'--launcher {launcher} is for processes that it has started, but the environment has no {missing[0]}; '
+            f'start them with {start}, or leave --launcher out to run in one process.'
+        )
 
 
 def _load(name: str) -> Config:
@@ -108,6 +137,8 @@ def _load(name: str) -> Config:
         raise DistillError(f'The config file "{name}" does not exist; {fix}')
     try:
         return Config.fromfile(path)
+    except DistillError:
+        raise
     except Exception as error:
         reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
         raise DistillError(

@@ -243,6 +243,27 @@ def check(value: Any, hint: Any, where: str) -> Any:
     return float(value) if _plain(hint) is float and isinstance(value, int) else value
 
 
+def require_finite(value: Any, where: str) -> None:
+    """Refuse nan and infinity wherever they are written; ``norm_type`` alone, of clipping, may be infinite.
+
+    Args:
+        value: A value, or dicts and lists of them.
+        where: Its place in the config, for messages.
+
+    Raises:
+        DistillError: Naming the place.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key != 'norm_type':
+                require_finite(item, f'{where}.{key}')
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            require_finite(item, f'{where}[{index}]')
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise DistillError(f'"{where}" is {value}; it must be a finite number.')
+
+
 def spelled(hint: Any) -> str:
     """A type hint in words, its range included."""
     origin, arguments = get_origin(hint), get_args(hint)

@@ -130,7 +130,8 @@ def _contents(stored: Any) -> str:
     """What a file holds that is no checkpoint."""
     if isinstance(stored, dict):
         return 'a dict of ' + (', '.join(f'"{key}"' for key in list(stored)[:5]) or 'nothing')
-    return f'a {type(stored).__name__}'
+    name = type(stored).__name__
+    return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
 
 def _shape(value: Any) -> tuple | None:

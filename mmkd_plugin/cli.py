@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.errors import DistillError, nearest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -152,7 +152,11 @@ def build_runner(cfg: Config) -> Runner:
 
     from mmkd_plugin.engine import DistillRunner
 
-    return RUNNERS.build(cfg) if cfg.get('runner_type') else DistillRunner.from_cfg(cfg)
+    kind = cfg.get('runner_type')
+    if isinstance(kind, str) and RUNNERS.get(kind) is None:
+        known = [*RUNNERS.module_dict, f'mmkd_plugin.{DistillRunner.__name__}']
+        raise DistillError(f'runner_type is "{kind}", which is no runner: {nearest(kind, known)}')
+    return RUNNERS.build(cfg) if kind else DistillRunner.from_cfg(cfg)
 
 
 def wide_console() -> Console:

@@ -164,7 +164,7 @@ class Feature(Method):
             strides = ', '.join(f'{level.student.stride:g}' for level in next(iter(found.values())))
             raise DistillError(
                 f'"{where}.levels" is {self.levels}, but {models.student.name} and {models.teacher.name} have {count} '
-                f'to compare there, of stride {strides}; give at most {count}, or leave it out for all.'
+                f'to compare there, of stride {strides}; give at most {count}, or None for all.'
             )
         return paired[: self.levels]
 

@@ -3,9 +3,9 @@
 MMEngine resolves ``package::path`` only for the packages in a table of its own, in which its fork has MMSegmentation
 under a name that the fork's users do not have. On current torch it refuses its own checkpoints, also those of a
 distilled student that a stock config is to test, and its own runners pass over a ``distill`` block without a word. An
-installed plugin carries a copy of this file beside the package and
-runs :func:`install` at every start of Python, unless the environment variable ``MMKD_NO_STARTUP`` is set. So this file
-imports nothing and waits for what it completes.
+installed plugin carries a copy of this file beside the package and runs :func:`install` at every start of Python,
+unless the environment variable ``MMKD_NO_STARTUP`` is set. So this file imports nothing and waits for what it
+completes.
 """
 
 import sys
@@ -102,13 +102,10 @@ def _retell_errors(module: object) -> None:
             try:
                 return call(*args, **kwargs)  # type: ignore[operator]
             except (KeyError, TypeError) as error:
-                from mmkd_plugin.compat.config_errors import retold
-                from mmkd_plugin.errors import DistillError
-
-                sentence = retold(error)
-                if sentence is None:
-                    raise
-                raise DistillError(sentence) from error
+                ours = _ours('config_errors')
+                if ours is not None:
+                    ours.retell(error)  # type: ignore[attr-defined]
+                raise
 
         return call_and_retell
 
@@ -121,9 +118,9 @@ def _look_before_training(module: object) -> None:
 
     def around(train: object) -> object:
         def look_and_train(self: object, *args: object, **kwargs: object) -> object:
-            from mmkd_plugin.compat.unread_block import refuse_unread_block
-
-            refuse_unread_block(self)
+            ours = _ours('unread_block')
+            if ours is not None:
+                ours.refuse_unread_block(self)  # type: ignore[attr-defined]
             return train(self, *args, **kwargs)  # type: ignore[operator]
 
         return look_and_train
@@ -136,14 +133,24 @@ def _look_before_building(module: object) -> None:
 
     def around(build: object) -> object:
         def look_and_build(self: object, *args: object, **kwargs: object) -> None:
-            from mmkd_plugin.compat.unread_block import refuse_runner
-
-            refuse_runner(self, kwargs.get('cfg'))
+            ours = _ours('unread_block')
+            if ours is not None:
+                ours.refuse_runner(self, kwargs.get('cfg'))  # type: ignore[attr-defined]
             build(self, *args, **kwargs)  # type: ignore[operator]
 
         return look_and_build
 
     _wrap(module, 'FlexibleRunner', '__init__', around)
+
+
+def _ours(name: str) -> object:
+    """A module of the plugin; None where the plugin was deleted and left the start-up file behind."""
+    from importlib import import_module
+
+    try:
+        return import_module(f'{PACKAGE}.compat.{name}')
+    except ImportError:
+        return None
 
 
 def _wrap(module: object, owner: str, name: str, around: object, static: bool = False) -> None:

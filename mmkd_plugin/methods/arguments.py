@@ -37,7 +37,7 @@ def require_arguments(part: type, config: Mapping[str, Any], where: str) -> None
     parameters = inspect.signature(part).parameters.values()
     named = {item.name: item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)}
     for key in config:
-        if key not in ('type', *named) and not any(item.kind is item.VAR_KEYWORD for item in parameters):
+        if key not in ('type', *named) and not _takes_anything(part):
             raise DistillError(f'"{where}.{key}" is no argument of {part.__name__}: {nearest(key, named)}')
     for key, item in named.items():
         if item.default is item.empty and key not in config:
@@ -97,15 +97,26 @@ def _require_buildable(
     kind = part = config['type']
     if not isinstance(kind, type):
         with registry.switch_scope_and_registry(config.get('_scope_')) as home:
-            part = home.get(str(kind))
+            try:
+                part = home.get(str(kind))
+            # MMEngine raises it for the path of what a module does not have.
+            except RuntimeError:
+                part = None
     if not isinstance(part, type):
         known = [name for each in (registry, *registry.children.values()) for name in each.module_dict]
         raise DistillError(f'"{where}.type" is {kind!r}, which is no {registry.name}: {nearest(str(kind), known)}')
     settings = {name: item for name, item in settings_of(part).items() if name not in given}
+    # What MMEngine's classes do not name themselves their bases do; with others nobody knows.
+    strict = part.__module__.startswith('mmengine.') or not _takes_anything(part)
     for key in config:
-        if key not in ('type', '_scope_', *settings, *also):
+        if strict and key not in ('type', '_scope_', *settings, *also):
             raise DistillError(f'"{where}.{key}" is no argument of {part.__name__}: {nearest(str(key), settings)}')
     _require_types(settings, config, where)
+
+
+def _takes_anything(part: type) -> bool:
+    """Whether a class takes arguments of any name."""
+    return any(item.kind is item.VAR_KEYWORD for item in inspect.signature(part).parameters.values())
 
 
 def _require_types(settings: Mapping[str, Setting], config: Mapping[str, Any], where: str) -> None:

@@ -139,7 +139,7 @@ def _refuse_lists(loss: type, features: Dict[str, Entry], where: str) -> None:
     try:
         hints = get_type_hints(inspect.unwrap(called))
     # Hints for type checkers alone, or for a newer Python.
-    except (NameError, TypeError):
+    except (AttributeError, NameError, TypeError):
         return
     for name, entry in features.items():
         # A connector of the user's own may make a list.

@@ -331,7 +331,7 @@ def _hints(owner: Any) -> Dict[str, Any]:
     """The type hints of a class or a function; none where they are for type checkers, or a newer Python, alone."""
     try:
         return get_type_hints(owner, include_extras=True)
-    except (NameError, TypeError):
+    except (AttributeError, NameError, TypeError):
         return {}
 
 

@@ -39,6 +39,11 @@ def test_other_duplicates_keep_mmengines_error(tmp_path: Path) -> None:
         Config.fromfile(config(tmp_path, "_base_ = ['./first.py', './second.py']\n"))
 
 
+def test_other_dicts_keep_mmengines_error() -> None:
+    with pytest.raises(TypeError, match='cannot inherit from base'):
+        Config(dict(model='x')).merge_from_dict({'model.depth': 18})
+
+
 def test_dict_over_an_inherited_text(tmp_path: Path) -> None:
     config(tmp_path, "distill = dict(teacher='a.py')\n", 'base.py')
     text = "_base_ = './base.py'\ndistill = dict(teacher=dict({}model=dict(type='RetinaNet')))\n"

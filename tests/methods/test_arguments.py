@@ -11,6 +11,7 @@ import torch
 from _helpers.tiny import build
 from _helpers.tiny_seg import block, run_config
 from mmengine.optim import PolyLR
+from mmengine.registry import OPTIMIZERS
 
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.errors import DistillError
@@ -69,6 +70,19 @@ def test_mistakes_are_one_sentence(keys: dict, message: str) -> None:
 )
 def test_what_can_be_built_is_accepted(keys: dict) -> None:
     assert DistillBlock.parse(holistic(**keys)).methods
+
+
+@OPTIMIZERS.register_module(force=True)
+class Generous(torch.optim.SGD):
+    """An optimizer that says nothing about its arguments."""
+
+    def __init__(self, params: Any, **kwargs: Any) -> None:
+        super().__init__(params, lr=kwargs['rate'])
+
+
+def test_arguments_that_a_class_does_not_name(tmp_path: Path) -> None:
+    optimizer = dict(type='Generous', rate=1e-3)
+    build(run_config(tmp_path, 1, distill=holistic(optimizer=optimizer, param_scheduler=None))).train()
 
 
 @pytest.mark.parametrize('kind', ['Adam', 'mmengine.Adam'])

@@ -157,8 +157,8 @@ def test_hard_losses_get_their_share_back(tmp_path):
     whole = losses_of(stock, 'loss_cls')[0]
     for schedule, share in ((dict(), 0.25), (dict(start=1), 1.0), (dict(warm_up=2), 1 - 0.5 * 0.75)):
         chen = dict(type='Chen', hard_share=0.25, schedule=schedule)
-        runner = train(tmp_path / f'mixed{share}', 1, distill=block(methods=dict(chen=chen)))
+        runner = train(tmp_path / f'mixed{share}', 2, distill=block(methods=dict(chen=chen)))
         assert losses_of(runner, 'loss_cls')[0] == pytest.approx(share * whole)
     own = dict(type='Chen', hard_share=0.25, schedules=dict(soft=dict(start=1)))
-    runner = train(tmp_path / 'own', 1, distill=block(methods=dict(chen=own)))
+    runner = train(tmp_path / 'own', 2, distill=block(methods=dict(chen=own)))
     assert losses_of(runner, 'loss_cls')[0] == pytest.approx(whole)

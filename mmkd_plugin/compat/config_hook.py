@@ -157,7 +157,7 @@ def _wrap(module: object, owner: str, name: str, around: object, static: bool = 
     """Put something around a method of a class, once in a process."""
     cls = getattr(module, owner, None)
     original = getattr(cls, name, None)
-    if original is None or getattr(original, DONE, False):
+    if cls is None or original is None or getattr(original, DONE, False):
         return
     wrapped = around(original)  # type: ignore[operator]
     for attribute in ('__doc__', '__name__', '__qualname__', '__module__'):

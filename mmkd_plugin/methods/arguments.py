@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, List, Tuple, Union
 
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from typing_extensions import get_args, get_origin
@@ -125,17 +125,19 @@ def _require_types(settings: Mapping[str, Setting], config: Mapping[str, Any], w
         value = config.get(key)
         if value is None:
             continue
-        kind = _simple_type(setting)
-        if kind is not None and not isinstance(value, _KINDS[kind][0]):
-            raise DistillError(f'"{where}.{key}" is {value!r}; it must be {_KINDS[kind][1]}.')
+        taken = _taken(setting)
+        accepted = tuple(kind for option in taken for kind in _KINDS.get(option, ((option,), ''))[0])
+        if accepted and not isinstance(value, accepted):
+            words = ' or '.join(_KINDS[simple][1] for simple in taken if simple in _KINDS)
+            raise DistillError(f'"{where}.{key}" is {value!r}; it must be {words}.')
 
 
-def _simple_type(setting: Setting) -> Any:
-    """The one simple type that an argument takes besides None; None where it takes others, or is silent about it."""
-    hint = setting.hint
-    if hint is Any:
-        hint = type(setting.default)
-    elif get_origin(hint) is Union:
-        options = [option for option in get_args(hint) if option is not type(None)]
-        hint = options[0] if len(options) == 1 else None
-    return hint if isinstance(hint, type) and hint in _KINDS else None
+def _taken(setting: Setting) -> List[type]:
+    """The types that an argument takes besides None; empty where it takes no simple one, or what is no plain class."""
+    if setting.hint is Any:
+        found = [type(setting.default)]
+    else:
+        found = list(get_args(setting.hint)) if get_origin(setting.hint) is Union else [setting.hint]
+        found = [option for option in found if option is not type(None)]
+    plain = all(isinstance(option, type) and get_origin(option) is None for option in found)
+    return found if plain and any(option in _KINDS for option in found) else []

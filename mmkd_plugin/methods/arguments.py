@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, List, Tuple
 
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, Registry
 from typing_extensions import get_args, get_origin
 
 from mmkd_plugin.errors import DistillError, nearest
-from mmkd_plugin.utilities.settings import Setting, settings_of
+from mmkd_plugin.utilities.settings import Setting, is_union, settings_of
 
 _KINDS: Dict[type, Tuple[Tuple[type, ...], str]] = {
     bool: ((bool,), 'True or False'),
@@ -137,7 +137,7 @@ def _taken(setting: Setting) -> List[type]:
     if setting.hint is Any:
         found = [type(setting.default)]
     else:
-        found = list(get_args(setting.hint)) if get_origin(setting.hint) is Union else [setting.hint]
+        found = list(get_args(setting.hint)) if is_union(get_origin(setting.hint)) else [setting.hint]
         found = [option for option in found if option is not type(None)]
     plain = all(isinstance(option, type) and get_origin(option) is None for option in found)
     return found if plain and any(option in _KINDS for option in found) else []

@@ -271,7 +271,7 @@ def spelled(hint: Any) -> str:
         return ' '.join([spelled(arguments[0]), *(str(item) for item in arguments[1:] if isinstance(item, _RANGES))])
     if str(origin).endswith('typing.Literal') or str(origin) == 'typing_extensions.Literal':
         return ' or '.join(repr(option) for option in arguments)
-    if _is_union(origin):
+    if is_union(origin):
         return ' or '.join(spelled(option) for option in arguments)
     if _is_sequence(origin):
         items = [item for item in arguments if item is not Ellipsis]
@@ -288,7 +288,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Annotated:
         ranges = [item for item in arguments[1:] if isinstance(item, _RANGES)]
         return _fits(value, arguments[0]) and all(value in allowed for allowed in ranges)
-    if _is_union(origin):
+    if is_union(origin):
         return any(_fits(value, option) for option in arguments)
     if _literals(hint):
         return any(value == option and type(value) is type(option) for option in arguments)
@@ -314,12 +314,13 @@ def _literals(hint: Any) -> Tuple[Any, ...]:
     """All words that a hint allows."""
     if 'Literal' in str(get_origin(hint)):
         return get_args(hint)
-    if _is_union(get_origin(hint)):
+    if is_union(get_origin(hint)):
         return tuple(option for item in get_args(hint) for option in _literals(item))
     return ()
 
 
-def _is_union(origin: Any) -> bool:
+def is_union(origin: Any) -> bool:
+    """Whether the origin of a type hint says that it takes one of several types."""
     return origin is Union or origin is getattr(types, 'UnionType', Union)
 
 

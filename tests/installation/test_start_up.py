@@ -68,7 +68,9 @@ def test_import_of_the_plugin_is_no_start_up(python_with_wheel: Path, folder: Pa
 
 def test_stock_tool_refuses_a_block_that_is_written_by_hand(python_with_wheel: Path, tmp_path: Path) -> None:
     """Nothing of the config imports the plugin, so nobody but the start-up file can see that the block is not read."""
-    run_config(tmp_path / 'runs', distill=block(), runner_type=None).dump(tmp_path / 'mine.py')
+    cfg = run_config(tmp_path / 'runs', distill=block())
+    cfg.pop('runner_type')
+    cfg.dump(tmp_path / 'mine.py')
     environment = {key: value for key, value in os.environ.items() if not key.startswith(('PYTHON', 'MMKD_'))}
     command = [python_with_wheel, '-W', 'ignore', STOCK, 'mine.py']
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)

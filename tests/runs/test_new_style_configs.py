@@ -21,11 +21,12 @@ from mmengine.config import read_base
 from mmrazor.models.losses import PKDLoss
 from mmkd_plugin.engine import DistillRunner
 from mmkd_plugin.methods import FGD, Feature
+from _helpers.tiny import TinyBoxes
 
 with read_base():
     from .base import *
 
-custom_imports = dict(imports=['_helpers.tiny'])
+train_dataloader.update(dataset=dict(type=TinyBoxes))
 runner_type = {runner}
 distill = dict(
     teacher={teacher},

@@ -66,7 +66,7 @@ def test_stock_runner_tests_the_student(tmp_path: Path) -> None:
         dataset=dict(type='TinyBoxes', length=2),
     )
     results = dict(type='DumpDetResults', out_file_path=str(tmp_path / 'out.pkl'))
-    test = dict(test_dataloader=data, test_cfg=dict(type='TestLoop'), test_evaluator=results)
+    test: dict[str, Any] = dict(test_dataloader=data, test_cfg=dict(type='TestLoop'), test_evaluator=results)
     build(run_config(tmp_path, distill=block(), runner_type=None, **test)).test()
     assert (tmp_path / 'out.pkl').exists()
 

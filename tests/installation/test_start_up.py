@@ -72,7 +72,7 @@ def test_stock_tool_refuses_a_block_that_is_written_by_hand(python_with_wheel: P
     cfg.pop('runner_type')
     cfg.dump(tmp_path / 'mine.py')
     environment = {key: value for key, value in os.environ.items() if not key.startswith(('PYTHON', 'MMKD_'))}
-    command = [python_with_wheel, '-W', 'ignore', STOCK, 'mine.py']
+    command = [str(python_with_wheel), '-W', 'ignore', str(STOCK), 'mine.py']
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode != 0 and 'has a distill block, but its runner is Runner, which does not read it' in last

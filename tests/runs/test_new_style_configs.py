@@ -78,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_block_of_classes_distils(folder: Path, tool: Path, runner: str) -> None:
     (folder / 'student.py').write_text(STUDENT.format(runner=runner, teacher="'teacher.py'"))
     environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-    command = [sys.executable, '-W', 'ignore', tool, 'student.py']
+    command = [sys.executable, '-W', 'ignore', str(tool), 'student.py']
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     output = done.stdout + done.stderr

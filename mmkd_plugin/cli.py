@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.compat.unread_block import refuse_misspelt_block
+from mmkd_plugin.errors import DistillError, nearest
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _TRACEBACK = '--traceback'
+
+_LAUNCHERS = {
+    'pytorch': (('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'), '"tools/dist_train.sh CONFIG GPUS" or torchrun'),
+    'slurm': (('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'), '"tools/slurm_train.sh" or srun'),
+    'mpi': (('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'), 'mpirun'),
+}
+"""What each launcher leaves in the environment of its processes, and how it is called."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -91,15 +99,35 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         DistillError: If the file does not exist or is no config.
     """
+    require_launcher(args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config)
     cfg.launcher = args.launcher
     override(cfg, args.cfg_options)
+    refuse_misspelt_block(cfg)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     return cfg
+
+
+def require_launcher(launcher: str) -> None:
+    """Refuse a launcher that did not start this process.
+
+    Args:
+        launcher: What ``--launcher`` names.
+
+    Raises:
+        DistillError: Naming the script that starts processes so.
+    """
+    variables, start = _LAUNCHERS.get(launcher, ((), ''))
+    missing = [name for name in variables if name not in os.environ]
+    if missing:
+        raise DistillError(
+            f'--launcher {launcher} is for processes that it has started, but the environment has no {missing[0]}; '
+            f'start them with {start}, or leave --launcher out to run in one process.'
+        )
 
 
 def load_config(name: str) -> Config:
@@ -125,6 +153,8 @@ def load_config(name: str) -> Config:
         raise DistillError(f'The config file "{name}" does not exist; {other_configs(name, path)}')
     try:
         return Config.fromfile(path)
+    except DistillError:
+        raise
     except Exception as error:
         raise DistillError(unreadable(f'The config "{name}"', error)) from error
 
@@ -138,6 +168,8 @@ def override(cfg: Config, options: dict[str, Any] | None) -> None:
     for key, value in (options or {}).items():
         try:
             cfg.merge_from_dict({key: value})
+        except DistillError:
+            raise
         except Exception as error:
             reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0].rstrip('.')
             raise DistillError(
@@ -179,7 +211,11 @@ def build_runner(cfg: Config) -> Runner:
 
     from mmkd_plugin.engine import DistillRunner
 
-    return RUNNERS.build(cfg) if cfg.get('runner_type') else DistillRunner.from_cfg(cfg)
+    kind = cfg.get('runner_type')
+    if isinstance(kind, str) and RUNNERS.get(kind) is None:
+        known = [*RUNNERS.module_dict, f'mmkd_plugin.{DistillRunner.__name__}']
+        raise DistillError(f'runner_type is "{kind}", which is no runner: {nearest(kind, known)}')
+    return RUNNERS.build(cfg) if kind else DistillRunner.from_cfg(cfg)
 
 
 def wide_console() -> Console:

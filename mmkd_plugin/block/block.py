@@ -11,7 +11,7 @@ from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
-from mmkd_plugin.utilities.settings import Factor, PowerOf, check_all, from_dict, settings_of
+from mmkd_plugin.utilities.settings import Factor, PowerOf, check_all, from_dict, require_finite, settings_of
 
 ONLY = 'teacher'
 """Name of the teacher where the user gives it none, because there is one."""
@@ -112,6 +112,8 @@ class DistillBlock:
                 method = _parse_method(name, value)
                 method.teacher = _teacher_of(name, method, teachers)
                 methods[name] = method.scaled(teachers[method.teacher].loss_weight)
+        # Beyond the settings proper: the configs of losses, optimizers and connectors. Those of models are not ours.
+        require_finite(written.methods, 'distill.methods')
         _check_inherit(written.inherit, teachers)
         active = {name: method for name, method in methods.items() if method.active}
         return cls(teachers, active, written.inherit, written.self_check)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, Dict, List
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmkd_plugin.block.block import DistillBlock
 from mmkd_plugin.compat.checkpoint import build_safely
+from mmkd_plugin.compat.razor import BaseAlgorithm
+from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Parts
 from mmkd_plugin.probe.models import ModelPair, probe
@@ -72,6 +76,37 @@ def required_hooks(adversaries: bool, self_check: bool) -> List[Dict[str, Any]]:
     return [dict(type=f'mmkd_plugin.{name}') for name in names]
 
 
+_NO_STUDENTS = ('distill', 'distiller', 'teacher', 'teacher_ckpt', 'teachers', 'methods')
+"""What is written beside a student, or inside an expanded config, but not into a student."""
+
+
+def require_plain_student(model: Any) -> None:
+    """Refuse what belongs to distillation in the config of the student itself.
+
+    Args:
+        model: Config of the student beside a ``distill`` block; a built model is left alone.
+
+    Raises:
+        DistillError: Naming the key and where to write it.
+    """
+    if not isinstance(model, dict):
+        return
+    written = [key for key in _NO_STUDENTS if key in model]
+    student = model.get('type')
+    if written and isinstance(student, str):
+        with ROOT_MODELS.switch_scope_and_registry(model.get('_scope_')) as registry:
+            student = registry.get(student)
+    if not written or not isinstance(student, type) or issubclass(student, BaseAlgorithm):
+        return
+    taken = inspect.signature(student).parameters
+    foreign = [key for key in written if key not in taken]
+    if foreign:
+        raise DistillError(
+            f'"model.{foreign[0]}" is no argument of the student, {student.__name__}; write what distils it into the '
+            'distill block: distill.teacher, distill.teacher_ckpt, distill.methods.<name>.<key>.'
+        )
+
+
 def expand_config(cfg: Config) -> Config:
     """Replace the ``distill`` block of a whole config by the algorithm it stands for.
 
@@ -88,12 +123,14 @@ def expand_config(cfg: Config) -> Config:
     """
     if cfg.get('distill') is None:
         raise DistillError('The config has no distill block, so there is nothing to expand.')
+    refuse_misspelt_block(cfg)
     cfg = copy.deepcopy(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     block = DistillBlock.parse(cfg.pop('distill'))
     if not block.methods:
         return cfg
     block.require_teacher()
+    require_plain_student(cfg.model)
     configs = {name: model_config(item.teacher) for name, item in block.used_teachers().items()}
     student_config = copy.deepcopy(cfg.model)
     if '_scope_' not in student_config:

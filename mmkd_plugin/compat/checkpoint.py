@@ -176,7 +176,7 @@ def _reading(path: str, trust: bool, switch: str, weights: bool = False) -> Iter
         except FileNotFoundError as error:
             if 'can not be found' not in str(error):
                 raise
-            raise DistillError(f'The checkpoint "{path}" does not exist; check the path.') from error
+            raise DistillError(_not_there(path)) from error
         except URLError as error:
             raise DistillError(
                 f'The checkpoint "{path}" cannot be downloaded ({error}); check the address, or download it by other '
@@ -184,6 +184,16 @@ def _reading(path: str, trust: bool, switch: str, weights: bool = False) -> Iter
             ) from error
         finally:
             torch.load = original
+
+
+def _not_there(path: str) -> str:
+    """One sentence for a path at which there is no file."""
+    folder = osp.expanduser(path)
+    if not osp.isdir(folder):
+        return f'The checkpoint "{path}" does not exist; check the path.'
+    files = sorted(name for name in os.listdir(folder) if name.endswith('.pth'))
+    named = f'one of its files, such as "{osp.join(path, files[-1])}"' if files else 'the file of a checkpoint'
+    return f'The checkpoint "{path}" is a folder; name {named}.'
 
 
 def _explain(path: str, file: Any, error: Exception, switch: str, allowed: Collection[str]) -> str | None:

@@ -2,9 +2,10 @@
 
 MMEngine resolves ``package::path`` only for the packages in a table of its own, in which its fork has MMSegmentation
 under a name that the fork's users do not have. On current torch it refuses its own checkpoints, also those of a
-distilled student that a stock config is to test. An installed plugin carries a copy of this file beside the package and
-runs :func:`install` at every start of Python, unless the environment variable ``MMKD_NO_STARTUP`` is set. So this file
-imports nothing and waits for what it completes.
+distilled student that a stock config is to test, and its own runners pass over a ``distill`` block without a word. An
+installed plugin carries a copy of this file beside the package and runs :func:`install` at every start of Python,
+unless the environment variable ``MMKD_NO_STARTUP`` is set. So this file imports nothing and waits for what it
+completes.
 """
 
 import sys
@@ -14,13 +15,25 @@ TABLE_MODULE = 'mmengine.config.utils'
 TABLE = 'MODULE2PACKAGE'
 CHECKPOINT_MODULE = 'mmengine.runner.checkpoint'
 READ = '_load_checkpoint'
+CONFIG_MODULE = 'mmengine.config.config'
+RUNNER_MODULE = 'mmengine.runner.runner'
+FLEXIBLE_MODULE = 'mmengine.runner._flexible_runner'
+DONE = '_completed_by_mmkd_plugin'
 RAZOR = 'mmrazor'
 FORK = 'onedl-'
 
 
 def install() -> None:
     """Complete MMEngine's modules now, or as soon as they are imported."""
-    _complete_on_import({TABLE_MODULE: _add, CHECKPOINT_MODULE: _allow_before_reading})
+    _complete_on_import(
+        {
+            TABLE_MODULE: _add,
+            CHECKPOINT_MODULE: _allow_before_reading,
+            CONFIG_MODULE: _retell_errors,
+            RUNNER_MODULE: _look_before_training,
+            FLEXIBLE_MODULE: _look_before_building,
+        }
+    )
 
 
 def install_for_mmrazor() -> None:
@@ -79,6 +92,79 @@ def _allow_before_reading(module: object) -> None:
         return read(*args, **kwargs)
 
     setattr(module, READ, allow_and_read)
+
+
+def _retell_errors(module: object) -> None:
+    """Let the errors of configs that do not fit each other name the fix where a ``distill`` block is concerned."""
+
+    def around(call: object) -> object:
+        def call_and_retell(*args: object, **kwargs: object) -> object:
+            try:
+                return call(*args, **kwargs)  # type: ignore[operator]
+            except (KeyError, TypeError) as error:
+                ours = _ours('config_errors')
+                if ours is not None:
+                    ours.retell(error)  # type: ignore[attr-defined]
+                raise
+
+        return call_and_retell
+
+    _wrap(module, 'Config', 'fromfile', around, static=True)
+    _wrap(module, 'Config', 'merge_from_dict', around)
+
+
+def _look_before_training(module: object) -> None:
+    """Let MMEngine's runner refuse to train what only ours distils; testing needs no teacher."""
+
+    def around(train: object) -> object:
+        def look_and_train(self: object, *args: object, **kwargs: object) -> object:
+            ours = _ours('unread_block')
+            if ours is not None:
+                ours.refuse_unread_block(self)  # type: ignore[attr-defined]
+            return train(self, *args, **kwargs)  # type: ignore[operator]
+
+        return look_and_train
+
+    _wrap(module, 'Runner', 'train', around)
+
+
+def _look_before_building(module: object) -> None:
+    """Let MMEngine's runner with strategies refuse what only ours distils, before a strategy fails at building."""
+
+    def around(build: object) -> object:
+        def look_and_build(self: object, *args: object, **kwargs: object) -> None:
+            ours = _ours('unread_block')
+            if ours is not None:
+                ours.refuse_runner(self, kwargs.get('cfg'))  # type: ignore[attr-defined]
+            build(self, *args, **kwargs)  # type: ignore[operator]
+
+        return look_and_build
+
+    _wrap(module, 'FlexibleRunner', '__init__', around)
+
+
+def _ours(name: str) -> object:
+    """A module of the plugin; None where the plugin was deleted and left the start-up file behind."""
+    from importlib import import_module
+
+    try:
+        return import_module(f'{PACKAGE}.compat.{name}')
+    except ImportError:
+        return None
+
+
+def _wrap(module: object, owner: str, name: str, around: object, static: bool = False) -> None:
+    """Put something around a method of a class, once in a process."""
+    cls = getattr(module, owner, None)
+    original = getattr(cls, name, None)
+    if cls is None or original is None or getattr(original, DONE, False):
+        return
+    wrapped = around(original)  # type: ignore[operator]
+    for attribute in ('__doc__', '__name__', '__qualname__', '__module__'):
+        setattr(wrapped, attribute, getattr(original, attribute, None))
+    wrapped.__wrapped__ = original
+    setattr(wrapped, DONE, True)
+    setattr(cls, name, staticmethod(wrapped) if static else wrapped)
 
 
 def _stub_quantization(module: object) -> None:

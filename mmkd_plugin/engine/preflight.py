@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os.path as osp
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,47 @@ def require_annotations(dataloader: dict, purpose: str) -> None:
     """
     for dataset in _plain(dataloader.get('dataset')):
         _require_files(dataset, purpose)
+
+
+def require_no_strategy(cfg: dict) -> None:
+    """Refuse a strategy, which belongs to MMEngine's other runner.
+
+    Args:
+        cfg: The config of a run that distils.
+
+    Raises:
+        DistillError: If it has one.
+    """
+    strategy = cfg.get('strategy')
+    if strategy is not None:
+        kind = strategy.get('type') if isinstance(strategy, dict) else strategy
+        raise DistillError(
+            f'The config sets strategy ({getattr(kind, "__name__", kind)}), which DistillRunner does not read; set '
+            "strategy=None, and choose how a run is spread over GPUs by model_wrapper_cfg, MMEngine's "
+            'MMDistributedDataParallel by default.'
+        )
+
+
+@contextlib.contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Tell mistakes that the training itself runs into, of torch or MMEngine, with their fix."""
+    try:
+        yield
+    except AssertionError as error:
+        if 'AmpOptim' not in str(error) or 'gpu' not in str(error):
+            raise
+        raise DistillError(
+            'AmpOptimWrapper trains in mixed precision, which needs a GPU, and none is visible; set '
+            "optim_wrapper.type='OptimWrapper' to train in single precision."
+        ) from error
+    except ValueError as error:
+        if 'Expected more than 1 value per channel' not in str(error):
+            raise
+        raise DistillError(
+            'A batch norm layer gets a single value per channel, from which it cannot normalise, because the batch '
+            'holds one image; set train_dataloader.batch_size to 2 or more, and train_dataloader.drop_last=True where '
+            'the last batch of an epoch may be smaller.'
+        ) from error
 
 
 def _plain(dataset: Any) -> Iterator[dict]:

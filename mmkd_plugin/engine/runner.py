@@ -13,10 +13,11 @@ from mmengine.runner import BaseLoop
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.block import DistillBlock, expand_block, required_hooks
+from mmkd_plugin.block import DistillBlock, expand_block, require_plain_student, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
+from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.engine.coverage import Coverage
-from mmkd_plugin.engine.preflight import check_classes, require_annotations
+from mmkd_plugin.engine.preflight import check_classes, require_annotations, require_no_strategy, told_in_a_sentence
 from mmkd_plugin.engine.safe_runner import SafeRunner
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.engine.work_folder import in_its_own_folder
@@ -34,6 +35,9 @@ class DistillRunner(SafeRunner):
     Without a block, or with all its weights at zero, it is MMEngine's runner.
     """
 
+    reads_distill_block = True
+    """Says so to :mod:`mmkd_plugin.compat.unread_block`; other runners refuse to train a config with a block."""
+
     model: nn.Module
     _algorithm_config: ConfigDict | None = None
     _block: DistillBlock | None = None
@@ -45,6 +49,7 @@ class DistillRunner(SafeRunner):
             # The names of losses are looked up where the models of the config are.
             with DefaultScope.overwrite_default_scope((cfg or {}).get('default_scope')):
                 self._block = DistillBlock.parse(block)
+                require_plain_student(model)
         if isinstance(model, dict) and str(model.get('type')).split('.')[-1] == DistillAlgorithm.__name__:
             self._algorithm_config = ConfigDict(model)
             model = model['architecture']
@@ -65,6 +70,9 @@ class DistillRunner(SafeRunner):
     def train(self) -> nn.Module:
         """Add teacher and distiller, then train as usual."""
         self._tests = False
+        refuse_misspelt_block(self.cfg)
+        if self._distils:
+            require_no_strategy(self.cfg)
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
             require_annotations(self._train_dataloader, 'training')
         if self._distils and algorithm_of(self) is None:
@@ -75,7 +83,8 @@ class DistillRunner(SafeRunner):
             self._register_missing_hooks()
         elif self._block is not None:
             self.logger.info('Distillation is off: every method of the distill block has weight 0.')
-        return super().train()
+        with told_in_a_sentence():
+            return super().train()
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop; with the data set at hand, compare its classes with the teacher's."""

@@ -12,9 +12,11 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_plugin.algorithms import DistillAlgorithm
+from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.distillers.schedule import Progress
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
+from mmkd_plugin.utilities.text import without_prefix
 
 STATE_KEY = 'distill_state'
 """Where a checkpoint holds connectors and learned losses, beside ``state_dict``."""
@@ -47,14 +49,23 @@ class DistillStateHook(Hook):
                 hook.ema_model = ROOT_MODELS.build(hook.ema_cfg, default_args=dict(model=algorithm.student))
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse schedules in epochs where the loop counts none."""
+        """Refuse schedules in epochs where the loop counts none, and those that begin after the end of the run."""
         algorithm = algorithm_of(runner)
-        by_epoch = algorithm is not None and any(item.by_epoch for item in algorithm.distiller.schedules.values())
-        if by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+        if algorithm is None:
+            return
+        schedules = algorithm.distiller.schedules
+        if isinstance(runner.train_loop, IterBasedTrainLoop) and any(item.by_epoch for item in schedules.values()):
             raise DistillError(
                 'A schedule of the distill block counts epochs, but the training loop counts iterations alone; give '
                 'its times in iterations, with by_epoch=False.'
             )
+        for loss, schedule in schedules.items():
+            last, unit = (runner.max_epochs, 'epoch') if schedule.by_epoch else (runner.max_iters, 'iteration')
+            if schedule.start >= last:
+                raise DistillError(
+                    f'"{_schedule_key(loss)}" starts at {unit} {schedule.start}, but the run has {last} of them, so '
+                    f'that it never begins; give a start below {last}, or train longer.'
+                )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Tell schedules how far the run is."""
@@ -88,3 +99,10 @@ class DistillStateHook(Hook):
                 f'the block it was trained with, or use load_from for the student alone '
                 f'({str(error).splitlines()[1].strip()}).'
             ) from error
+
+
+def _schedule_key(loss: str) -> str:
+    """Where a user writes the schedule of a loss, or of one term of it, ``'<loss>.<term>'``."""
+    name, _, term = loss.partition('.')
+    method = without_prefix(name.partition(LEVEL)[0], 'loss_')
+    return f'distill.methods.{method}.' + (f'schedules.{term}' if term else 'schedule') + '.start'

@@ -11,7 +11,7 @@ from typing_extensions import dataclass_transform
 
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods.lookup import full_name
+from mmkd_plugin.methods.lookup import full_name, known_methods
 from mmkd_plugin.methods.parts import Parts
 from mmkd_plugin.probe.models import ModelPair
 from mmkd_plugin.utilities.settings import SHARES, WEIGHS, Setting, Weight, check_all, from_dict, settings_of
@@ -183,7 +183,13 @@ class Method(ABC):
         """
 
     def expand_scheduled(self, name: str, models: ModelPair) -> Parts:
-        """:meth:`expand` with the method's schedules on all of its losses."""
+        """:meth:`expand`, for a model of its task, with the method's schedules on all of its losses."""
+        if self.task == 'detection' and models.student.task == 'segmentation':
+            others = [key for key, kind in known_methods().items() if getattr(kind, 'task', '') != self.task]
+            raise DistillError(
+                f'"distill.methods.{name}" is {type(self).__name__}, which needs the objects that a detector is '
+                f'trained on, but the student, {models.student.name}, is a segmentor; there are {", ".join(others)}.'
+            )
         parts = self.expand(name, models)
         for key, plan in self._plans():
             suffix = key[len('schedules') :]

@@ -10,9 +10,10 @@ from typing import Any, Dict, List, Optional, Tuple, Union
 from typing_extensions import Literal
 
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.methods.arguments import require_arguments
 from mmkd_plugin.methods.base import WEIGHT, Method
 from mmkd_plugin.methods.level import fill_in
-from mmkd_plugin.methods.lookup import find_part, full_name, require_arguments
+from mmkd_plugin.methods.lookup import find_part, full_name
 from mmkd_plugin.methods.loss import DistillLoss
 from mmkd_plugin.methods.parts import Entry, Parts, level_name
 from mmkd_plugin.probe.models import LevelPair, ModelPair
@@ -159,6 +160,12 @@ class Feature(Method):
         paired = [
             {tap: levels[index if len(levels) > 1 else 0] for tap, levels in found.items()} for index in range(count)
         ]
+        if self.levels is not None and self.levels > count:
+            strides = ', '.join(f'{level.student.stride:g}' for level in next(iter(found.values())))
+            raise DistillError(
+                f'"{where}.levels" is {self.levels}, but {models.student.name} and {models.teacher.name} have {count} '
+                f'to compare there, of stride {strides}; give at most {count}, or None for all.'
+            )
         return paired[: self.levels]
 
 

@@ -12,6 +12,7 @@ from typing_extensions import Literal
 
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.functional.holistic import discriminator_loss, generator_loss, gradient_penalty
+from mmkd_plugin.methods.arguments import require_optim_wrapper, require_optimizer, require_param_scheduler
 from mmkd_plugin.methods.base import Method
 from mmkd_plugin.methods.loss import DistillLoss
 from mmkd_plugin.methods.parts import Parts
@@ -156,6 +157,9 @@ class Holistic(Method):
                 f'"{where}.discriminator_weight" is 0, so that its discriminator never learns; set loss_weight=0 to '
                 'switch the method off.'
             )
+        require_optimizer(self.optimizer, f'{where}.optimizer')
+        require_optim_wrapper(self.optim_wrapper, f'{where}.optim_wrapper')
+        require_param_scheduler(self.param_scheduler, f'{where}.param_scheduler')
 
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss with a discriminator on the logits of both decode heads, and the discriminator's optimizer."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-from typing_extensions import Literal
+from typing_extensions import Literal, get_origin, get_type_hints
 
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.base import Method
+from mmkd_plugin.methods.lookup import known_methods
 from mmkd_plugin.methods.parts import BATCH_FACTS, Entry, Parts, level_name
 from mmkd_plugin.probe.models import LevelPair, ModelPair
 
@@ -85,6 +87,7 @@ def fill_in(
             f'"{where}": {loss.__name__} takes {wrong}; there are {", ".join((*features, *FACTS))}, of which a loss '
             'takes all features and may call them as it likes if there are two.'
         )
+    _refuse_lists(loss, features, where)
     found: Dict[str, Any] = dict(features)
     for fact in FACTS:
         if fact in required or fact in optional and _has(fact, level, models):
@@ -128,6 +131,29 @@ def _arguments(loss: type, where: str) -> Tuple[List[str], List[str]]:
     named = [item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
     required = [item.name for item in named if item.default is item.empty]
     return required, [item.name for item in named if item.name not in required]
+
+
+def _refuse_lists(loss: type, features: Dict[str, Entry], where: str) -> None:
+    """Refuse a loss over a list of levels, which would take the images of a batch for its levels."""
+    called: Any = getattr(loss, 'terms', None) or getattr(loss, 'forward', None)
+    try:
+        hints = get_type_hints(inspect.unwrap(called))
+    # Hints for type checkers alone, or for a newer Python.
+    except (AttributeError, NameError, TypeError):
+        return
+    for name, entry in features.items():
+        # A connector of the user's own may make a list.
+        if get_origin(hints.get(name)) in (list, tuple, collections.abc.Sequence) and 'connector' not in entry:
+            raise DistillError(
+                f'"{where}": {loss.__name__} takes the list of all levels as its "{name}", but is given one level at a '
+                f'time here; choose a loss of one level{_methods_of(loss)}.'
+            )
+
+
+def _methods_of(loss: type) -> str:
+    """The methods that wire a loss, in words."""
+    names = [key for key, kind in known_methods().items() if loss in getattr(kind, 'losses', {}).values()]
+    return ''.join(f", or type='{name}'" for name in names)
 
 
 def _likeness(argument: str) -> int:

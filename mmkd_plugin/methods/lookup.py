@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
@@ -74,27 +73,6 @@ def find_part(kind: Union[str, type], where: str, folder: str) -> type:
     raise DistillError(
         f'"{where}" is {kind!r}, which is none of the {folder}{_import_advice(name)}: {nearest(_last(kind), options)}'
     )
-
-
-def require_arguments(part: type, config: Mapping[str, Any], where: str) -> None:
-    """Refuse a config that the class cannot be built from.
-
-    Args:
-        part: The class.
-        config: Its arguments, and the ``type``.
-        where: Place of the config, for messages.
-
-    Raises:
-        DistillError: If an argument is unknown or missing.
-    """
-    parameters = inspect.signature(part).parameters.values()
-    named = {item.name: item for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)}
-    for key in config:
-        if key not in ('type', *named) and not any(item.kind is item.VAR_KEYWORD for item in parameters):
-            raise DistillError(f'"{where}.{key}" is no argument of {part.__name__}: {nearest(key, named)}')
-    for key, item in named.items():
-        if item.default is item.empty and key not in config:
-            raise DistillError(f'"{where}.{key}" is missing; {part.__name__} cannot be built without it.')
 
 
 def full_name(part: type) -> str:

@@ -7,7 +7,8 @@ import re
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmkd_plugin.compat.checkpoint import build_safely, load_checkpoint_file
 from mmkd_plugin.errors import DistillError
@@ -65,8 +66,9 @@ def build_teacher(
     if checkpoint is None or checkpoint == RANDOM_WEIGHTS:
         return LoadedTeacher(teacher, 'teacher weights: untrained' if checkpoint else 'teacher weights: as built', {})
     loaded = load_checkpoint_file(local_file(checkpoint), trust=trust_checkpoint)
-    meta = loaded.get('meta', {}) if isinstance(loaded, dict) else {}
-    return LoadedTeacher(teacher, _load_all(teacher, loaded, checkpoint), meta)
+    report = _load_all(teacher, loaded, checkpoint)
+    _require_finite(teacher, checkpoint)
+    return LoadedTeacher(teacher, report, loaded.get('meta') or {})
 
 
 def _without_pretrained(model: dict) -> dict:
@@ -92,11 +94,16 @@ def _without_pretrained(model: dict) -> dict:
 
 def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
     """Load every weight of the teacher, or say what the checkpoint lacks."""
-    stored = checkpoint.get('state_dict', checkpoint)
+    stored = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(stored, dict) or not any(isinstance(value, Tensor) for value in stored.values()):
+        raise DistillError(
+            f'The teacher checkpoint "{name}" holds {_contents(stored)} instead of weights by their names; give the '
+            'file that training saved.'
+        )
     state = OrderedDict((re.sub(r'^(module|architecture)\.', '', key), value) for key, value in stored.items())
     own = teacher.state_dict()
     required = [key for key in own if not key.endswith('num_batches_tracked')]
-    differing = [key for key in required if key in state and state[key].shape != own[key].shape]
+    differing = [key for key in required if key in state and _shape(state[key]) != tuple(own[key].shape)]
     fitting = OrderedDict((key, value) for key, value in state.items() if key not in differing)
     # The version of the modules that wrote the file, by which they translate keys of former names.
     fitting._metadata = getattr(stored, '_metadata', None)  # type: ignore[attr-defined]
@@ -104,7 +111,7 @@ def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
     missing = [key for key in result.missing_keys if key in required]
     if missing:
         first = (
-            f'"{differing[0]}" has the shape {tuple(state[differing[0]].shape)} in the file and '
+            f'"{differing[0]}" has the shape {_shape(state[differing[0]])} in the file and '
             f'{tuple(own[differing[0]].shape)} in the model'
             if differing
             else f'"{missing[0]}" is missing'
@@ -116,3 +123,28 @@ def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
     unused = len(result.unexpected_keys)
     report = f'teacher weights: {len(required)} of {len(required)} entries loaded from {name}'
     return report + (f', {unused} entries of the file not used' if unused else '')
+
+
+def _contents(stored: Any) -> str:
+    """What a file holds that is no checkpoint."""
+    if isinstance(stored, dict):
+        return 'a dict of ' + (', '.join(f'"{key}"' for key in list(stored)[:5]) or 'nothing')
+    name = type(stored).__name__
+    return f'{"an" if name[0] in "aeiou" else "a"} {name}'
+
+
+def _shape(value: Any) -> tuple | None:
+    """The shape of an entry, None where it is no tensor."""
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _require_finite(teacher: nn.Module, name: str) -> None:
+    """Refuse weights of a training that had diverged; buffers may hold infinity, as masks do."""
+    broken = [key for key, value in teacher.named_parameters() if not bool(torch.isfinite(value).all())]
+    broken += [key for key, value in teacher.named_buffers() if bool(torch.isnan(value).any())]
+    if broken:
+        more = f' and {len(broken) - 1} more entries' if len(broken) > 1 else ''
+        raise DistillError(
+            f'The teacher checkpoint "{name}" holds nan or infinity in "{broken[0]}"{more}, so its training had '
+            'diverged; give the checkpoint of a teacher that has learnt.'
+        )

@@ -243,6 +243,27 @@ def check(value: Any, hint: Any, where: str) -> Any:
     return float(value) if _plain(hint) is float and isinstance(value, int) else value
 
 
+def require_finite(value: Any, where: str) -> None:
+    """Refuse nan and infinity wherever they are written; ``norm_type`` alone, of clipping, may be infinite.
+
+    Args:
+        value: A value, or dicts and lists of them.
+        where: Its place in the config, for messages.
+
+    Raises:
+        DistillError: Naming the place.
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key != 'norm_type':
+                require_finite(item, f'{where}.{key}')
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            require_finite(item, f'{where}[{index}]')
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise DistillError(f'"{where}" is {value}; it must be a finite number.')
+
+
 def spelled(hint: Any) -> str:
     """A type hint in words, its range included."""
     origin, arguments = get_origin(hint), get_args(hint)
@@ -250,7 +271,7 @@ def spelled(hint: Any) -> str:
         return ' '.join([spelled(arguments[0]), *(str(item) for item in arguments[1:] if isinstance(item, _RANGES))])
     if str(origin).endswith('typing.Literal') or str(origin) == 'typing_extensions.Literal':
         return ' or '.join(repr(option) for option in arguments)
-    if _is_union(origin):
+    if is_union(origin):
         return ' or '.join(spelled(option) for option in arguments)
     if _is_sequence(origin):
         items = [item for item in arguments if item is not Ellipsis]
@@ -267,7 +288,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Annotated:
         ranges = [item for item in arguments[1:] if isinstance(item, _RANGES)]
         return _fits(value, arguments[0]) and all(value in allowed for allowed in ranges)
-    if _is_union(origin):
+    if is_union(origin):
         return any(_fits(value, option) for option in arguments)
     if _literals(hint):
         return any(value == option and type(value) is type(option) for option in arguments)
@@ -293,12 +314,13 @@ def _literals(hint: Any) -> Tuple[Any, ...]:
     """All words that a hint allows."""
     if 'Literal' in str(get_origin(hint)):
         return get_args(hint)
-    if _is_union(get_origin(hint)):
+    if is_union(get_origin(hint)):
         return tuple(option for item in get_args(hint) for option in _literals(item))
     return ()
 
 
-def _is_union(origin: Any) -> bool:
+def is_union(origin: Any) -> bool:
+    """Whether the origin of a type hint says that it takes one of several types."""
     return origin is Union or origin is getattr(types, 'UnionType', Union)
 
 
@@ -310,7 +332,7 @@ def _hints(owner: Any) -> Dict[str, Any]:
     """The type hints of a class or a function; none where they are for type checkers, or a newer Python, alone."""
     try:
         return get_type_hints(owner, include_extras=True)
-    except (NameError, TypeError):
+    except (AttributeError, NameError, TypeError):
         return {}
 
 

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 
 from mmkd_plugin.block import DistillBlock, expand_config
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.methods import FGD
 from mmkd_plugin.probe.models import ModelPair, probe
 
 
@@ -38,6 +39,19 @@ from mmkd_plugin.probe.models import ModelPair, probe
             r'"distill.methods.fgd.loss_weight" is nan; it must be a number of at least 0\.',
         ),
         (
+            dict(methods=dict(fgd=dict(type='FGD', foreground_weight=float('inf')))),
+            r'"distill.methods.fgd.foreground_weight" is inf; it must be a number of at least 0\.',
+        ),
+        (dict(teacher_scale=float('nan')), r'"distill.teacher_scale" is nan; it must be a number that is a power of 2'),
+        (
+            dict(methods=dict(fgd=dict(type='FGD', schedule=dict(final=float('nan'))))),
+            r'"distill.methods.fgd.schedule.final" is nan',
+        ),
+        (
+            dict(methods=dict(seg=dict(type='PSPNetKD', temperature=float('nan')))),
+            r'"distill.methods.seg.temperature" is nan; it must be a number above 0\.',
+        ),
+        (
             dict(methods=dict(fgd=dict(type='FGD', weight=0.5))),
             r'"distill.methods.fgd.weight" is now called otherwise; write loss_weight\.',
         ),
@@ -53,6 +67,16 @@ def test_mistakes_are_one_sentence(changes, message):
     with pytest.raises(DistillError, match=message) as caught:
         DistillBlock.parse(block(**changes))
     assert '\n' not in str(caught.value)
+
+
+def test_infinity_in_a_teachers_own_config_is_its_business():
+    teacher = dict(retinanet(), ranges=[(0, float('inf'))])
+    assert DistillBlock.parse(block(teacher=teacher)).teachers['teacher'].teacher == teacher
+
+
+def test_class_instead_of_the_name_of_a_method():
+    methods = dict(fgd=dict(type=FGD))
+    assert isinstance(DistillBlock.parse(block(methods=methods)).methods['fgd'], FGD)
 
 
 def test_scope_keys_of_mmengine_are_passed_over():

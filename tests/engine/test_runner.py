@@ -194,3 +194,10 @@ def test_block_is_not_changed_by_a_run(tmp_path):
     before = copy.deepcopy(distill)
     train(run_config(tmp_path, iterations=1, distill=distill))
     assert distill == before
+
+
+def test_compiled_step_gives_the_same_losses(tmp_path):
+    """The backend that compiles nothing still traces everything, which is where a step would fail."""
+    plain = train(run_config(tmp_path / 'plain', iterations=1, distill=block()))
+    compiled = train(run_config(tmp_path / 'compiled', iterations=1, distill=block(), compile=dict(backend='eager')))
+    assert losses_of(plain, 'loss') == losses_of(compiled, 'loss')

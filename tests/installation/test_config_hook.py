@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from mmkd_plugin.compat import config_hook
+from mmkd_plugin.errors import DistillError
 
 
 @pytest.fixture()
@@ -129,3 +130,47 @@ def test_importing_the_plugin_completes_the_table() -> None:
     table = importlib.import_module('mmengine.config.utils')
     assert isinstance(table, ModuleType)
     assert table.MODULE2PACKAGE['mmkd_plugin'] == 'mmkd_plugin'
+
+
+def stock_runner() -> ModuleType:
+    """A stand-in for the module of MMEngine's runner."""
+
+    class Runner:
+        cfg = dict(distill=dict(methods=dict(fgd=dict(type='FGD'))))
+
+        def train(self) -> str:
+            """Train."""
+            return 'trained'
+
+    module = ModuleType('stand_in_runner')
+    vars(module)['Runner'] = Runner
+    return module
+
+
+def test_stock_runner_refuses_a_block() -> None:
+    module = stock_runner()
+    config_hook._look_before_training(module)
+    with pytest.raises(DistillError, match='does not read it'):
+        module.Runner().train()
+    assert module.Runner.train.__doc__ == 'Train.'
+
+
+def test_stock_runner_trains_where_the_plugin_was_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_hook, 'PACKAGE', 'deleted_package')
+    module = stock_runner()
+    config_hook._look_before_training(module)
+    assert module.Runner().train() == 'trained'
+
+
+def test_runner_is_completed_once() -> None:
+    module = stock_runner()
+    config_hook._look_before_training(module)
+    train = module.Runner.train
+    config_hook._look_before_training(module)
+    assert module.Runner.train is train
+
+
+def test_engine_without_a_runner_imports() -> None:
+    config_hook._look_before_training(ModuleType('empty'))
+    config_hook._look_before_building(ModuleType('empty'))
+    config_hook._retell_errors(ModuleType('empty'))

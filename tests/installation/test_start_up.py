@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import mmdet
 import pytest
 from _helpers.builds import environment, pip, run
+from _helpers.tiny import block, run_config
 
+STOCK = Path(mmdet.__file__).parent / '.mim/tools/train.py'
 LOADED = 'import sys; print(sorted(name for name in sys.modules if name.lstrip("_").startswith(("mm", "torch"))))'
 HOOK = '_mmkd_plugin_config_hook'
 RESOLVE = 'from mmengine.config import Config;print(Config.fromfile("mine.py").runner_type)'
@@ -60,3 +64,24 @@ def test_import_of_the_plugin_is_no_start_up(python_with_wheel: Path, folder: Pa
     code = f'import mmkd_plugin; {RESOLVE}'
     out = run(python_with_wheel, '-W', 'ignore', '-c', code, cwd=folder, MMKD_NO_STARTUP='1')
     assert out == 'mmkd_plugin.DistillRunner'
+
+
+def test_stock_tool_refuses_a_block_that_is_written_by_hand(python_with_wheel: Path, tmp_path: Path) -> None:
+    """Nothing of the config imports the plugin, so nobody but the start-up file can see that the block is not read."""
+    cfg = run_config(tmp_path / 'runs', distill=block())
+    cfg.pop('runner_type')
+    cfg.dump(tmp_path / 'mine.py')
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(('PYTHON', 'MMKD_'))}
+    command = [str(python_with_wheel), '-W', 'ignore', str(STOCK), 'mine.py']
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0 and 'has a distill block, but its runner is Runner, which does not read it' in last
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_stock_tool_says_how_to_combine_recipes(python_with_wheel: Path, tmp_path: Path) -> None:
+    recipes = [f'mmkd_plugin::_base_/{name}.py' for name in ('fgd/one_stage', 'pkd/neck')]
+    (tmp_path / 'mine.py').write_text(f'_base_ = {recipes}\n')
+    code = f'try:\n {RESOLVE}\nexcept Exception as error:\n print(error)'
+    out = run(python_with_wheel, '-W', 'ignore', '-c', code, cwd=tmp_path)
+    assert 'write the second method beside it' in out and '\n' not in out

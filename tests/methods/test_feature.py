@@ -139,6 +139,39 @@ def test_class_maps_can_be_declared():
             r'has a loss_weight and another one in its loss; keep',
         ),
         (MGD, dict(levels=0), r'levels" is 0; it must be a whole number of at least 1 or None'),
+        (
+            MGD,
+            dict(levels=4),
+            r'x.levels" is 4, but RetinaNet and RetinaNet have 3 to compare there, of stride 8, 16, 32;',
+        ),
+        (
+            MGD,
+            dict(tap=dict(student='backbone.layer2', teacher='backbone.layer2'), levels=2),
+            r'levels" is 2, .* have 1 to compare there, of stride 8; give at most 1, or None for all',
+        ),
+        (dict(type='PKDLoss', loss_weight='1'), {}, r"x.loss.loss_weight\" is '1'; it must be a number\."),
+        (dict(type='PKDLoss', resize_stu='no'), {}, r"x.loss.resize_stu\" is 'no'; it must be True or False\."),
+        (dict(type='KLDivergence', reduction=1), {}, r'x.loss.reduction" is 1; it must be a text\.'),
+        (
+            dict(type='PKDLoss', loss_weight=float('nan')),
+            {},
+            r'"distill.methods.x.loss.loss_weight" is nan; it must be a finite number\.',
+        ),
+        (
+            MGD,
+            dict(adapt=dict(type='MGDConnector', lambda_mgd=float('inf'))),
+            r'"distill.methods.x.adapt.lambda_mgd" is inf; it must be a finite number\.',
+        ),
+        (
+            MGD,
+            dict(adapt=dict(type='MGDConnector', lambda_mgd='0.65')),
+            r"x.adapt.lambda_mgd\" is '0.65'; it must be a number\.",
+        ),
+        (
+            dict(type='FGILoss'),
+            {},
+            r'"distill.methods.x": FGILoss takes the list of all levels as its "\w+", .* of one level, or type=.FGI.\.',
+        ),
         (MGD, dict(tap='backbone.layer9'), r'The tap "backbone.layer9" is no module .*did you mean "backbone.layer\d"'),
         (MGD, dict(tap=dict(student='neck')), r'must be .* dict\(student=<module path>, teacher=<module path>\)'),
         (MGD, dict(tap=dict(student='backbone.layer2', teacher='backbone.layer4')), 'within a factor of two'),
@@ -150,6 +183,30 @@ def test_mistakes_are_one_sentence(loss, keys, message):
     with pytest.raises(DistillError, match=message) as caught:
         expand(loss, **keys)
     assert '\n' not in str(caught.value)
+
+
+def test_widths_that_a_loss_cannot_compare():
+    cfg = expand(dict(type='PKDLoss'), adapt='never')
+    with pytest.raises(
+        DistillError, match=r'In "loss_x_level0": .* of 4?\d* x 24 x .* with .* adapt the student to'
+    ) as caught:
+        step(cfg)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('loss', [dict(type='PKDLoss', loss_weight=1), dict(type='PKDLoss', loss_weight=None)])
+def test_whole_numbers_and_none_are_no_mistakes_in_losses_of_others(loss):
+    assert expand(loss).model.distiller.distill_losses.loss_x_level0.loss_weight is loss['loss_weight']
+
+
+def test_classes_instead_of_their_names():
+    """A config of the new style holds classes wherever another one holds names."""
+    kinds = MODELS.children['mmrazor'].module_dict
+    by_class = expand(
+        dict(type=kinds['MGDLoss'], alpha_mgd=2e-5), adapt=dict(type=kinds['MGDConnector'], lambda_mgd=0.65)
+    )
+    by_name = expand(MGD, adapt=dict(type='MGDConnector', lambda_mgd=0.65))
+    assert by_class.model.distiller == by_name.model.distiller
 
 
 def test_recipes_are_mmrazors_settings():

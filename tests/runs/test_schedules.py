@@ -99,6 +99,18 @@ def test_printed_config_has_the_schedules(tmp_path):
         (dict(schedule=dict(stop='soon')), 'must be a whole number'),
         (dict(schedules=dict(attention=3)), 'must be a dict such as'),
         (dict(schedule=dict(stop=3, by_epoch=True)), 'counts iterations alone'),
+        (
+            dict(schedule=dict(start=1)),
+            r'"distill.methods.fgd.schedule.start" starts at iteration 1, but the run has 1 of them.*a start below 1',
+        ),
+        (
+            dict(schedule=dict(start=5000, warm_up=3, decay='cosine', stop=9000)),
+            r'fgd.schedule.start" starts at iteration 5000',
+        ),
+        (
+            dict(schedules=dict(attention=dict(start=7))),
+            r'"distill.methods.fgd.schedules.attention.start" starts at iteration 7',
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, keys, message):
@@ -107,14 +119,46 @@ def test_mistakes_are_one_sentence(tmp_path, keys, message):
     assert '\n' not in str(caught.value)
 
 
+def test_schedule_that_never_begins_is_named_among_several_methods(tmp_path):
+    pkd = dict(type='Feature', loss=dict(type='PKDLoss'), schedule=dict(start=9))
+    methods = dict(fgd=dict(type='FGD', schedule=dict(start=1)), pkd=pkd)
+    with pytest.raises(DistillError, match=r'"distill.methods.pkd.schedule.start" starts at iteration 9'):
+        train(tmp_path, 2, distill=block(methods=methods))
+
+
+@pytest.mark.parametrize(('start', 'refused'), [(1, False), (2, True)])
+def test_schedule_in_epochs_that_never_begins(tmp_path, start, refused):
+    loop = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=10**6)
+    loader = dict(
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(type='TinyBoxes', length=4),
+    )
+    changes = dict(train_cfg=loop, train_dataloader=loader, distill=fgd(schedule=dict(start=start, by_epoch=True)))
+    if not refused:
+        assert len(losses_of(train(tmp_path, 2, **changes), FOREGROUND)) == 1
+        return
+    with pytest.raises(DistillError, match='starts at epoch 2, but the run has 2 of them'):
+        train(tmp_path, 2, **changes)
+
+
+@exact_resume
+def test_schedule_that_ended_before_a_run_is_resumed(tmp_path):
+    distill = fgd(schedule=dict(decay='linear', end=1, stop=2))
+    train(tmp_path, 3, distill=distill)
+    resumed = train(tmp_path, 4, distill=distill, resume=True)
+    assert resumed.iter == 4
+
+
 def test_hard_losses_get_their_share_back(tmp_path):
     """What the soft classes take from the hard ones returns as these fade, and wholly after their stop."""
     stock = train(tmp_path / 'stock', 1, runner_type=None)
     whole = losses_of(stock, 'loss_cls')[0]
     for schedule, share in ((dict(), 0.25), (dict(start=1), 1.0), (dict(warm_up=2), 1 - 0.5 * 0.75)):
         chen = dict(type='Chen', hard_share=0.25, schedule=schedule)
-        runner = train(tmp_path / f'mixed{share}', 1, distill=block(methods=dict(chen=chen)))
+        runner = train(tmp_path / f'mixed{share}', 2, distill=block(methods=dict(chen=chen)))
         assert losses_of(runner, 'loss_cls')[0] == pytest.approx(share * whole)
     own = dict(type='Chen', hard_share=0.25, schedules=dict(soft=dict(start=1)))
-    runner = train(tmp_path / 'own', 1, distill=block(methods=dict(chen=own)))
+    runner = train(tmp_path / 'own', 2, distill=block(methods=dict(chen=own)))
     assert losses_of(runner, 'loss_cls')[0] == pytest.approx(whole)

@@ -34,8 +34,8 @@ from rich.table import Table
 from benchmarks.catalogue import CONFIGS
 from mmkd_plugin.cli import build_runner, plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
-from mmkd_plugin.engine.whole_file import UNFINISHED
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.files import UNFINISHED
 
 START, STEPS, WRITE = 'starting', 'between steps', 'writing a checkpoint'
 MOMENTS = (START, STEPS, WRITE, WRITE)

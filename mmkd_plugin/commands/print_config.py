@@ -24,14 +24,14 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
 
     from mmkd_plugin.block import expand_config
-    from mmkd_plugin.utilities.files import atomic_file
+    from mmkd_plugin.utilities.files import output_file
 
     if args.out:
         _require_place(args.out, args.config)
     cfg = expand_config(read_config(args))
     if args.out:
-        with atomic_file(Path(args.out)) as temporary:
-            cfg.dump(str(temporary))
+        with output_file(Path(args.out)) as temporary:
+            temporary.write_text(cfg.pretty_text, encoding='utf-8')
     else:
         sys.stdout.write(cfg.pretty_text)
     return 0

@@ -9,14 +9,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner, save_checkpoint
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.engine.latest import LAST
-from mmkd_plugin.engine.whole_file import is_local, whole_file
 from mmkd_plugin.registry import HOOKS
+from mmkd_plugin.utilities.files import whole_file
 
 REPLACED = 'replaced_ckpts'
 """Where a checkpoint's message hub names the files that it replaces, for a run that was killed before removing them."""
@@ -134,6 +135,11 @@ class WholeCheckpointHook(CheckpointHook):
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
                 runner.logger.debug(f'"{path}" is removed; a newer or better checkpoint is in its place.')
+
+
+def is_local(backend: Any) -> bool:
+    """Whether one of MMEngine's file backends, or the client around it, writes to a disk of this machine."""
+    return isinstance(getattr(backend, 'client', backend), LocalBackend)
 
 
 def with_whole_files(hook: Any) -> Any:

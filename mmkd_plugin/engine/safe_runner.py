@@ -12,10 +12,11 @@ from mmengine.fileio import FileClient, get_file_backend
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd_plugin.engine.checkpoint_hook import with_whole_files
+from mmkd_plugin.engine.checkpoint_hook import is_local, with_whole_files
+from mmkd_plugin.engine.full_disk import full_disk
 from mmkd_plugin.engine.latest import newest_whole
-from mmkd_plugin.engine.whole_file import UNFINISHED, full_disk, is_local, whole_file
 from mmkd_plugin.engine.work_folder import checkpoint_folders, checkpoint_templates, make_folder
+from mmkd_plugin.utilities.files import UNFINISHED, whole_file
 
 
 class SafeRunner(Runner):
@@ -51,7 +52,7 @@ class SafeRunner(Runner):
         if not is_local(backend):
             super().save_checkpoint(out_dir, filename, file_client_args, *args, **kwargs)
             return
-        with whole_file(osp.join(out_dir, filename), self._bytes_to_save):
+        with full_disk(out_dir, self._bytes_to_save), whole_file(osp.join(out_dir, filename)):
             super().save_checkpoint(out_dir, filename + UNFINISHED, file_client_args, *args, **kwargs)
 
     def load_or_resume(self) -> None:

@@ -14,9 +14,10 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmkd_plugin.engine.full_disk import full_disk
 from mmkd_plugin.engine.latest import LAST, TEMPLATES, checkpoints
-from mmkd_plugin.engine.whole_file import full_disk, remove_unfinished
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.files import remove_unfinished
 
 try:
     import fcntl

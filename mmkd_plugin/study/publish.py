@@ -11,7 +11,7 @@ import torch
 
 from mmkd_plugin.compat.checkpoint import load_model_file, weights_of
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.utilities.files import atomic_file
+from mmkd_plugin.utilities.files import output_file
 
 
 def publish_checkpoint(source: Path, target: Path, half: bool = False) -> int:
@@ -43,7 +43,7 @@ def publish_checkpoint(source: Path, target: Path, half: bool = False) -> int:
     # By way of memory, as torch has errors of its own for a disk that is full.
     content = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=state), content)
-    with atomic_file(target) as temporary:
+    with output_file(target) as temporary:
         temporary.write_bytes(content.getbuffer())
     return target.stat().st_size
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 from unittest import mock
 
-from mmkd_plugin.engine.whole_file import UNFINISHED
+from mmkd_plugin.utilities.files import UNFINISHED
 
 Fault = Callable[[], None]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mmkd_plugin.engine.whole_file import UNFINISHED, full_disk, remove_unfinished, whole_file
+from mmkd_plugin.engine.full_disk import full_disk
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.files import UNFINISHED, remove_unfinished, whole_file
 
 
 def test_file_appears_when_it_is_whole(tmp_path):
@@ -34,7 +35,8 @@ def test_what_stops_it_leaves_nothing_behind(tmp_path, error):
 @pytest.mark.parametrize('number', ['ENOSPC', 'EDQUOT'])
 def test_full_disk_is_one_sentence(tmp_path, number):
     expected = pytest.raises(DistillError, match=r'^The disk is full .*takes about 2\.5 MB; free some space')
-    with expected, whole_file(str(tmp_path / 'a.pth'), lambda: 2_500_000) as temporary:
+    path = str(tmp_path / 'a.pth')
+    with expected, full_disk(str(tmp_path), lambda: 2_500_000), whole_file(path) as temporary:
         Path(temporary).write_text('ne')
         raise OSError(getattr(errno, number), 'no more')
     assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,8 @@ class Situation:
     """What the batches of a step are like.
 
     Attributes:
-        kinds: What the images hold, one after the other over all ranks; the kinds are repeated.
+        kinds: What the images hold, one after the other over all ranks; the kinds are repeated, but for 'many', which
+            one image holds and is a 'crowd' in others.
         size: Height and width in pixels.
         images: Images of a rank.
         ranks: How many there are.
@@ -57,8 +58,9 @@ class Batch:
         self.situation = situation
         self.rank = rank
         self.random = torch.Generator().manual_seed(1000 * situation.seed + rank)
-        start = rank * situation.images
-        self.kinds = [situation.kinds[(start + index) % len(situation.kinds)] for index in range(situation.images)]
+        kinds = [situation.kinds[index % len(situation.kinds)] for index in range(situation.ranks * situation.images)]
+        kinds = ['crowd' if 'many' in kinds[:index] and kind == 'many' else kind for index, kind in enumerate(kinds)]
+        self.kinds = kinds[rank * situation.images :][: situation.images]
         self.boxes = [_boxes(kind, situation.size, self.random) for kind in self.kinds]
         self.labels = [torch.randint(situation.classes, (len(item),), generator=self.random) for item in self.boxes]
         self.leaves: list[Tensor] = []

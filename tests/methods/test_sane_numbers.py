@@ -22,8 +22,10 @@ from mmkd_plugin.registry import METHODS
 
 BOUND = 30
 """How many times the gradient of an ordinary batch that of any other may be long."""
-SIZES = ((8, 8), (32, 256), (128, 128), (256, 384))
-"""From a single cell on every level to a size at which a batch without boxes is far from an ordinary one."""
+SIZES = ((8, 8), (32, 256), (128, 128))
+"""From a single cell on every level."""
+LARGE = (256, 384)
+"""At this size a batch without boxes is far from an ordinary one."""
 NAMES = [(method, variant) for method in CASES for variant in CASES[method]]
 METHODS_OF_OURS = [name for name, kind in METHODS.module_dict.items() if kind.__module__.startswith('mmkd_plugin.')]
 
@@ -94,7 +96,7 @@ EXEMPT = {
         ),
         'the released discriminator divides logits by their deviation, and by that of 1e-5 where they are all the same',
         Situation(images=1, values='zero'),
-        bound=1 / math.sqrt(1e-5),
+        bound=BOUND / math.sqrt(1e-5),
     ),
 }
 
@@ -131,10 +133,10 @@ def ask(method: str, variant: str, situation: Situation) -> None:
 
 
 @pytest.mark.parametrize(('method', 'variant'), NAMES)
-@same_for_all(6)
+@same_for_all(10)
 @given(situation=situations(SIZES, (2, 4, 20)))
-@example(situation=Situation(kinds=('none',), size=SIZES[-1]))
-@example(situation=Situation(kinds=('one', 'none'), size=SIZES[-1]))
+@example(situation=Situation(kinds=('none',), size=LARGE))
+@example(situation=Situation(kinds=('one', 'none'), size=LARGE))
 @example(situation=Situation(kinds=('none', 'none', 'few', 'many'), ranks=2))
 def test_every_term_is_sane(method, variant, situation):
     ask(method, variant, situation)
@@ -143,7 +145,7 @@ def test_every_term_is_sane(method, variant, situation):
 @pytest.mark.slow
 @pytest.mark.parametrize(('method', 'variant'), NAMES)
 @same_for_all(40)
-@given(situation=situations((*SIZES, (384, 512)), (2, 4, 20, 80)))
+@given(situation=situations((*SIZES, LARGE), (2, 4, 20, 80)))
 def test_every_term_is_sane_in_many_situations(method, variant, situation):
     ask(method, variant, situation)
 
@@ -159,8 +161,8 @@ def test_an_exemption_is_needed(name):
 @pytest.mark.parametrize(
     ('case', 'situation'),
     [
-        (functools.partial(chen_dense, min_positives=0), Situation(kinds=('none',), size=SIZES[-1])),
-        (functools.partial(pspnet_kd, ignore=True, min_valid=0), Situation(kinds=('one', 'none'), size=SIZES[-1])),
+        (functools.partial(chen_dense, min_positives=0), Situation(kinds=('none',), size=LARGE)),
+        (functools.partial(pspnet_kd, ignore=True, min_valid=0), Situation(kinds=('one', 'none'), size=LARGE)),
     ],
 )
 def test_a_plain_normaliser_is_caught(case, situation):
@@ -176,7 +178,7 @@ def test_nothing_loops_over_boxes(case):
         with Operators() as operators:
             measure(case, Situation(kinds=(kind,)))
         counts.append(operators.count)
-    assert 0 < counts[0] <= counts[1] < counts[0] + 1000
+    assert counts[0] and abs(counts[1] - counts[0]) < 500
 
 
 class Operators(TorchDispatchMode):

@@ -94,13 +94,14 @@ def chen_roi(batch: Batch) -> dict[str, Tensor]:
         count.append(0 if kind == 'outside' else each)
         positive.append(min(len(boxes) * 8, count[-1] // 4))
     regressed = torch.cat([(torch.arange(n) < p).float() for n, p in zip(count, positive)])
-    logits, boxes = batch.pair(len(regressed), batch.situation.classes + 1, 1), batch.pair(len(regressed), 4, 1)
+    logits = batch.pair(len(regressed), batch.situation.classes + 1, 1)
+    deltas = batch.pair(len(regressed), 4, 1)
     classes = loss_of('Chen', {}, sigmoid=False)
     regression = loss_of('Chen', {}, 'regression')
     truth = batch.normal(len(regressed), 4)
     return {
         **classes.terms(*(item[..., 0] for item in logits), torch.ones(len(regressed))),
-        **regression.terms(*(item[..., 0] for item in boxes), truth, regressed),
+        **regression.terms(*(item[..., 0] for item in deltas), truth, regressed),
     }
 
 
@@ -130,11 +131,11 @@ def holistic(batch: Batch, **settings: Any) -> dict[str, Tensor]:
 def pspnet_kd(batch: Batch, **settings: Any) -> dict[str, Tensor]:
     label = torch.randint(batch.situation.classes, (batch.situation.images, *batch.cells(2)), generator=batch.random)
     label[torch.rand(label.shape, generator=batch.random) < 0.1] = 255
-    for item, kind in zip(label, batch.kinds):
+    for pixels, kind in zip(label, batch.kinds):
         if kind in ('none', 'one'):
-            first = item[0, 0].clone()
-            item[:] = 255
-            item[0, 0] = first % batch.situation.classes if kind == 'one' else 255
+            first = pixels[0, 0].clone()
+            pixels[:] = 255
+            pixels[0, 0] = first % batch.situation.classes if kind == 'one' else 255
     main, auxiliary = _class_maps(batch, 2), _class_maps(batch, 2)
     ignored = 255 if settings.pop('ignore', False) else None
     return loss_of('PSPNetKD', settings, ignore_index=ignored).terms(*main, *auxiliary, label)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Callable, Dict
 from unittest import mock
 
 import torch
@@ -114,7 +114,7 @@ class Batch:
         return loss.double() if self.situation.dtype == 'float64' else loss
 
 
-Case = Callable[[Batch], 'dict[str, Tensor]']
+Case = Callable[[Batch], Dict[str, Tensor]]
 """Gives the terms of a batch, by names of its choice."""
 
 

@@ -3,6 +3,7 @@
 from mmkd_plugin.functional.chen import (
     bounded_regression,
     hint_loss,
+    soft_class_count,
     squared_distance,
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
@@ -34,6 +35,7 @@ __all__ = [
     'node_similarity',
     'pair_wise_loss',
     'pixel_wise_loss',
+    'soft_class_count',
     'soft_label_divergence',
     'spatial_attention',
     'squared_distance',

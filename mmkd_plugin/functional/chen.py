@@ -91,13 +91,44 @@ def weighted_soft_binary_cross_entropy(
 
 
 @full_precision
+def soft_class_count(positives: Tensor, images: Tensor, sampled: Tensor, *, min_positives: float = 10.0) -> Tensor:
+    r"""What the soft classification losses of a dense head's anchors are divided by.
+
+    .. math:: Z = \max(P, \min(m N, A))
+
+    A detector with a focal loss divides by its positives P, since that loss is next to nothing on an easy background.
+    The soft cross-entropy is not: it sums over all A anchors, so that without a floor a batch of few boxes weighs
+    :math:`A / P` where another weighs a hundredth of that. The floor counts every image as if it had m positives. It
+    goes with images rather than anchors, because the positives do: an object has about ten of them in a RetinaNet,
+    whatever the size of the image. A head that counts all of its anchors, as an RPN does, is left alone by the minimum.
+
+    Args:
+        positives: P, what the head divides its own losses by, ``()``.
+        images: N, images in the batch, ``()``.
+        sampled: A, anchors that take part in the classification, ``()``.
+        min_positives: m; 0 divides by P alone.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> images, sampled = torch.tensor(2.), torch.tensor(3000.)
+        >>> [soft_class_count(torch.tensor(count), images, sampled).item() for count in (2., 150.)]
+        [20.0, 150.0]
+    """
+    return torch.maximum(positives, torch.minimum(min_positives * images, sampled))
+
+
+@full_precision
 def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, *, margin: float = 0.0) -> Tensor:
     r"""The student's squared distance to the truth, until it is better than the teacher by a margin.
 
     .. math:: L_r = \|s_r - y_r\|^2 \text{ where } \|s_r - y_r\|^2 + m > \|t_r - y_r\|^2, \text{ else } 0
 
     The comparison is strict and made per box, over its four numbers together. The teacher only decides; neither it nor
-    the comparison gets a gradient.
+    the comparison gets a gradient. A number without a finite truth, such as the logarithm of a box of width 0, does not
+    count.
 
     Args:
         student: Regressed boxes, ``(..., 4)``; gradients flow to them.
@@ -120,9 +151,11 @@ def bounded_regression(student: Tensor, teacher: Tensor, target: Tensor, *, marg
         tensor([4.])
     """
     require_same_shape(student, teacher)
-    target = target.detach()
-    distance = ((student - target) ** 2).sum(-1)
-    bound = ((teacher.detach() - target) ** 2).sum(-1)
+    known = target.isfinite()
+    # Infinity would reach the gradient as NaN even where the distance is replaced by 0.
+    target = torch.where(known, target.detach(), 0)
+    distance = torch.where(known, (student - target) ** 2, 0).sum(-1)
+    bound = torch.where(known, (teacher.detach() - target) ** 2, 0).sum(-1)
     return torch.where(distance.detach() + margin > bound, distance, 0)
 
 

@@ -146,7 +146,7 @@ def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
         detach_norm: Whether the norm is a constant for the gradient.
 
     Returns:
-        ``(N, H * W, H * W)``; 0 for a cell that is 0 in all channels.
+        ``(N, H * W, H * W)``; 0 for a cell that is 0 in all channels, which gets no gradient.
 
     Example:
         >>> import torch
@@ -155,6 +155,9 @@ def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
                  [0.6000, 1.0000]]])
     """
     feature = feature.flatten(2)
-    norm = torch.linalg.vector_norm(feature, dim=1, keepdim=True) + 1e-8
+    length = torch.linalg.vector_norm(feature, dim=1, keepdim=True)
+    # A cell without length has no direction to learn, and the gradient of one would be divided by 1e-8.
+    feature = torch.where(length > 0, feature, 0)
+    norm = length + 1e-8
     unit = feature / (norm.detach() if detach_norm else norm)
     return unit.transpose(1, 2) @ unit

@@ -12,6 +12,7 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.functional.chen import (
     bounded_regression,
     hint_loss,
+    soft_class_count,
     squared_distance,
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
@@ -45,6 +46,9 @@ class ChenClassificationLoss(DistillLoss):
         background_index: Column of the background among softmax logits; the last one in MMDetection.
         temperature: Of both softmaxes or sigmoids; the paper found 1 best.
         sigmoid: Whether each column passes a sigmoid (region proposal networks, RetinaNet) instead of all a softmax.
+        min_positives: How many positives an image of a dense head counts as having at least, on average over the batch,
+            where the sum over the anchors is divided by the positives; 10, about those of one object, bounds the term
+            for batches with few boxes or none, and 0 divides as the head's own losses do.
         loss_weight: Factor on all terms; 0 switches the method off.
     """
 
@@ -55,6 +59,7 @@ class ChenClassificationLoss(DistillLoss):
         background_index: int = -1,
         temperature: Positive = 1.0,
         sigmoid: bool = False,
+        min_positives: Factor = 10.0,
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
@@ -63,6 +68,7 @@ class ChenClassificationLoss(DistillLoss):
         self.background_index = background_index
         self.temperature = temperature
         self.sigmoid = sigmoid
+        self.min_positives = min_positives
 
     def terms(
         self,
@@ -70,6 +76,8 @@ class ChenClassificationLoss(DistillLoss):
         teacher: Tensor,
         weight: Optional[Tensor] = None,
         avg_factor: Union[Tensor, float, None] = None,
+        images: Optional[Tensor] = None,
+        sampled: Optional[Tensor] = None,
     ) -> Dict[str, Tensor]:
         """The weighted term; nothing where its weight is 0.
 
@@ -78,6 +86,9 @@ class ChenClassificationLoss(DistillLoss):
             teacher: Logits for the same proposals, ``(..., C)``; detached.
             weight: Of each proposal, ``(...)``: 0 for those that were not sampled; None for 1.
             avg_factor: What the sum is divided by; None for the sum of the weights, averaged over ranks.
+            images: Number of images, averaged over ranks, ``()``; with it and ``sampled``, a tensor ``avg_factor`` gets
+                its floor, see :func:`~mmkd_plugin.functional.chen.soft_class_count`.
+            sampled: Sum of the weights over all levels, averaged over ranks, ``()``.
 
         Returns:
             A scalar under ``'soft'``.
@@ -94,6 +105,8 @@ class ChenClassificationLoss(DistillLoss):
             losses = weighted_soft_cross_entropy(student, teacher, background_index=self.background_index, **options)
         if avg_factor is None:
             avg_factor = mean_over_ranks(losses.new_full((), losses.numel()) if weight is None else weight.sum())
+        if isinstance(avg_factor, Tensor) and images is not None and sampled is not None:
+            avg_factor = soft_class_count(avg_factor, images, sampled, min_positives=self.min_positives)
         return {'soft': self.weight * average(losses, weight, avg_factor)}
 
 
@@ -257,7 +270,8 @@ class Chen(Method):
             sample = dict(recorder=samples, from_student=True, record_idx=at_student)
             prediction = dict(recorder=predictions, from_student=False, record_idx=at_teacher)
             # Anchors of all levels share one factor; RoIs are counted by the losses.
-            shared = dict(avg_factor=dict(sample, data_idx='avg_factor')) if dense else {}
+            counts = ('avg_factor', 'images', 'sampled') if dense else ()
+            shared = {count: dict(sample, data_idx=count) for count in counts}
             if self.hard_share != 1:
                 parts.add_loss(
                     level_name(f'{loss}_cls', index) if dense else f'{loss}_cls',
@@ -275,7 +289,7 @@ class Chen(Method):
                     teacher=dict(prediction, data_idx='boxes'),
                     target=dict(sample, data_idx='targets'),
                     weight=dict(sample, data_idx='box_weights'),
-                    **shared,
+                    **{count: shared[count] for count in counts[:1]},
                 )
 
     def _hint(self, parts: Parts, loss: str, models: ModelPair) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+import torch
 from torch import Tensor
 from typing_extensions import Annotated, Literal
 
@@ -15,7 +16,7 @@ from mmkd_plugin.methods.parts import Parts
 from mmkd_plugin.probe.models import HeadPair, ModelPair
 from mmkd_plugin.registry import METHODS, MODELS
 from mmkd_plugin.utilities.distributed import mean_over_ranks
-from mmkd_plugin.utilities.settings import AtLeast, Factor, Positive, Share, Weight
+from mmkd_plugin.utilities.settings import AtLeast, Factor, Positive, Share, Weight, Within
 
 
 @MODELS.register_module()
@@ -35,6 +36,8 @@ class PSPNetKDLoss(DistillLoss):
         aux_weight: Weight of the auxiliary term; 0 for models without an auxiliary head.
         aux_divergence: How the auxiliary class maps are compared, ``'smooth_l1'`` or ``'kl'``.
         ignore_index: Label of pixels that the KL terms leave out; None counts every pixel.
+        min_valid: Share of the pixels that the KL terms are divided by at least, where some are left out, so that a
+            batch with hardly any label does not weigh more than its pixels; 0 divides by those that count alone.
         loss_weight: Factor on all terms; 0 switches the method off.
     """
 
@@ -45,6 +48,7 @@ class PSPNetKDLoss(DistillLoss):
         aux_weight: Weight = 1.0,
         aux_divergence: Literal['smooth_l1', 'kl'] = 'smooth_l1',
         ignore_index: Optional[int] = None,
+        min_valid: Annotated[float, Within(0, 1)] = 0.01,
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
@@ -53,6 +57,7 @@ class PSPNetKDLoss(DistillLoss):
         self.aux_divergence = aux_divergence
         self.temperature = temperature
         self.ignore_index = ignore_index
+        self.min_valid = min_valid
 
     def terms(
         self,
@@ -92,18 +97,20 @@ class PSPNetKDLoss(DistillLoss):
         return terms
 
     def _kl(self, student: Tensor, teacher: Tensor, label: Optional[Tensor]) -> Tensor:
-        """The KL over the pixels that count, whose number is averaged over ranks."""
+        """The KL over the pixels that count, whose number is averaged over ranks and has a floor."""
         if self.ignore_index is None:
             return logits_kl_loss(student, teacher, temperature=self.temperature)
         size = (student.shape[0], *student.shape[2:])
         if label is None or label.shape != size:
-            found = 'none' if label is None else f'one of {tuple(label.shape)}'
+            shape = 'none' if label is None else f'one of {tuple(label.shape)}'
             raise ValueError(
                 f'ignore_index needs a label for logits of {tuple(student.shape)}, that is of {size}, but there is '
-                f'{found}; resize the label or the logits, or leave ignore_index unset.'
+                f'{shape}; resize the label or the logits, or leave ignore_index unset.'
             )
         valid = label != self.ignore_index
-        count = mean_over_ranks(valid.sum().float())
+        found = valid.sum().float()
+        floor = found.new_full((), self.min_valid * valid.numel())
+        count = mean_over_ranks(torch.stack([found, floor])).amax()
         return logits_kl_loss(student, teacher, temperature=self.temperature, valid=valid, count=count)
 
 

@@ -6,6 +6,7 @@ import inspect
 from types import TracebackType
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder
@@ -102,14 +103,22 @@ class AnchorSamplesRecorder(_SamplesRecorder):
     - ``'label_weights'``: of each anchor in the head's classification loss, ``(M,)``, 0 for those not sampled;
     - ``'targets'``: of the regression, ``(M, 4)``, encoded;
     - ``'box_weights'``: in the regression loss, ``(M,)``, 0 for all but positives;
-    - ``'avg_factor'``: what the head divides its losses by, averaged over ranks, ``()``.
+    - ``'avg_factor'``: what the head divides its losses by, averaged over ranks, ``()``;
+    - ``'images'`` and ``'sampled'``: the images, and the sum of ``'label_weights'`` over all levels, averaged likewise.
 
     Args:
         source: Path of the head, an ``AnchorHead``.
     """
 
     method = 'loss_by_feat_single'
-    fields = ('logits', 'boxes', 'label_weights', 'targets', 'box_weights', 'avg_factor')
+    fields = ('logits', 'boxes', 'label_weights', 'targets', 'box_weights', 'avg_factor', 'images', 'sampled')
+    _counts = ('avg_factor', 'images', 'sampled')
+    _shared: Tensor | None = None
+
+    def reset_data_buffer(self) -> None:
+        """Drop the records and what was built from them."""
+        super().reset_data_buffer()
+        self._shared = None
 
     def _logits(self, call: dict[str, Any]) -> Tensor:
         return anchors_first(call['cls_score'], self._head.cls_out_channels)
@@ -127,18 +136,33 @@ class AnchorSamplesRecorder(_SamplesRecorder):
         return call['bbox_weights'].reshape(-1, 4)[:, 0]
 
     def _avg_factor(self, call: dict[str, Any]) -> Tensor:
-        known = next((value for (_, field), value in self._built.items() if field == 'avg_factor'), None)
-        # One number for all levels.
-        if known is not None:
-            return known
-        return mean_over_ranks(call['label_weights'].new_ones(()) * call['avg_factor'])
+        return self._count('avg_factor')
+
+    def _images(self, call: dict[str, Any]) -> Tensor:
+        return self._count('images')
+
+    def _sampled(self, call: dict[str, Any]) -> Tensor:
+        return self._count('sampled')
+
+    def _count(self, field: str) -> Tensor:
+        """One of the numbers that all levels share; ranks exchange them together, once a step."""
+        if self._shared is None:
+            first = self.data_buffer[0]
+            weights = first['label_weights']
+            counts = (
+                weights.new_ones(()) * first['avg_factor'],
+                weights.new_full((), len(weights)),
+                torch.stack([call['label_weights'].sum() for call in self.data_buffer]).sum(),
+            )
+            self._shared = mean_over_ranks(torch.stack(counts))
+        return self._shared[self._counts.index(field)]
 
 
 @TASK_UTILS.register_module()
 class RoISamplesRecorder(_SamplesRecorder):
     """RoIs that a box head was trained on, one record with those of all images.
 
-    ``data_idx`` names a field as in :class:`AnchorSamplesRecorder`, without ``'avg_factor'``; a box that is regressed
+    ``data_idx`` names a field as in :class:`AnchorSamplesRecorder`, without the last three; a box that is regressed
     for each class is that of the RoI's label. There are further:
 
     - ``'labels'``: ``(M,)``, the number of classes for background;

@@ -12,6 +12,7 @@ from _helpers.precision import assert_full_precision
 from mmkd_plugin.functional import (
     bounded_regression,
     hint_loss,
+    soft_class_count,
     squared_distance,
     weighted_soft_binary_cross_entropy,
     weighted_soft_cross_entropy,
@@ -165,3 +166,41 @@ class TestAll:
             'Student and teacher are compared element by element, but the student gives (4, 5) and the teacher (4, 6); '
             'add a connector that adapts the channels and the size of the student.'
         )
+
+
+class TestSoftClassCount:
+    @pytest.mark.parametrize(
+        ('positives', 'images', 'sampled', 'expected'),
+        [
+            # Many positives count as they are, few as ten an image, and never more than there are anchors.
+            (228, 8, 24000, 228),
+            (3, 2, 3000, 20),
+            (1, 1, 9, 9),
+            (0, 2, 0, 0),
+            # An RPN counts its negatives too.
+            (512, 2, 512, 512),
+            (12, 2, 12, 12),
+        ],
+    )
+    def test_by_hand(self, positives, images, sampled, expected):
+        numbers = [torch.tensor(float(number)) for number in (positives, images, sampled)]
+        count = soft_class_count(*numbers)
+        assert count.shape == () and count == expected
+        assert soft_class_count(*numbers, min_positives=0) == positives
+
+    def test_floor_by_hand(self):
+        numbers = [torch.tensor(float(number)) for number in (3, 4, 3000)]
+        assert soft_class_count(*numbers, min_positives=2.5) == 10
+
+
+def test_number_without_a_truth_does_not_count():
+    # A box of width 0 has the logarithm of 0 for a target; of the rest, the distance is 1 + 4 + 9.
+    student = torch.tensor([[1.0, 2.0, 5.0, 3.0]], requires_grad=True)
+    target = torch.tensor([[0.0, 0.0, -math.inf, 0.0]])
+    loss = bounded_regression(student, torch.zeros(1, 4), target)
+    loss.sum().backward()
+    assert loss.tolist() == [14]
+    assert student.grad.tolist() == [[2, 4, 0, 6]]
+    # The same of the teacher: 13 is better, 15 is not.
+    assert bounded_regression(student, torch.tensor([[0.0, 0.0, 9.0, 13.0**0.5]]), target).tolist() == [14]
+    assert bounded_regression(student, torch.tensor([[0.0, 0.0, 9.0, 15.0**0.5]]), target).tolist() == [0]

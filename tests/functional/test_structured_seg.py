@@ -148,6 +148,15 @@ class TestPairWise:
         pair_wise_loss(torch.randn(1, 3, 4, 4, requires_grad=True), teacher).backward()
         assert teacher.grad is None
 
+    def test_cell_without_length_gets_no_gradient(self):
+        """Divided by 1e-8, it would drown those of the other cells, and an optimizer with them."""
+        student = torch.randn(1, 3, 2, 2)
+        student[..., 0, 0] = 0
+        student.requires_grad_()
+        pair_wise_loss(student, torch.randn(1, 3, 2, 2), patch=(1, 1)).backward()
+        assert student.grad[..., 0, 0].eq(0).all()
+        assert 0 < student.grad.abs().max() < 10
+
     def test_zero_vector_has_a_finite_gradient_through_the_norm(self):
         student = torch.zeros(1, 3, 2, 2, requires_grad=True)
         pair_wise_loss(student, torch.randn(1, 3, 2, 2), patch=(1, 1), detach_norm=False).backward()

@@ -110,6 +110,14 @@ class TestChenClassificationLoss(LossTester):
         for factor in (20, torch.tensor(20.0)):
             assert_near(self.build()(**inputs, avg_factor=factor), expected, 1e-6)
 
+    def test_few_positives_count_as_ten_an_image(self):
+        inputs, numbers = self.inputs(), dict(images=torch.tensor(3.0), sampled=torch.tensor(5000.0))
+        plain = self.build()(**inputs, avg_factor=1)
+        for factor, expected in ((4.0, 30), (60.0, 60)):
+            assert_near(self.build()(**inputs, avg_factor=torch.tensor(factor), **numbers), plain / expected, 1e-6)
+        four = self.build(min_positives=0)(**inputs, avg_factor=torch.tensor(4.0), **numbers)
+        assert_near(four, plain / 4, 1e-6)
+
     @pytest.mark.parametrize('size', [0, 4])
     def test_nothing_sampled_gives_zero(self, size):
         student = torch.randn(size, 5, requires_grad=True)

@@ -106,6 +106,10 @@ def test_teacher_is_evaluated_on_the_students_anchors(name, request):
         scores, boxes = getattr(teacher, path)(teacher.extract_feat(step.data['inputs']))
     columns = 1 if name == 'faster' else 2
     soft, bounded, l1 = 0.0, 0.0, 0.0
+    factor, sampled = float(samples[0]['avg_factor']), sum(float(item['label_weights'].sum()) for item in samples)
+    # Three images; an RPN counts every anchor that was sampled, and one without a positive as one more.
+    count = factor if name == 'faster' else 30
+    assert factor < 30 < sampled if name == 'retina' else sampled == 48 and factor == 49
     for values, score, box in zip(samples, scores, boxes):
         # Cell by cell, and within a cell anchor by anchor, as MMDetection flattens its targets.
         score, box = (
@@ -114,7 +118,7 @@ def test_teacher_is_evaluated_on_the_students_anchors(name, request):
         )
         p, x = score.sigmoid(), values['logits'].detach()
         losses = -(p * logsigmoid(x) + 1.5 * (1 - p) * logsigmoid(-x)).sum(-1)
-        soft += float((losses * values['label_weights']).sum() / values['avg_factor'])
+        soft += float((losses * values['label_weights']).sum() / count)
         distance, bound = (((item - values['targets']) ** 2).sum(-1) for item in (values['boxes'].detach(), box))
         gated = torch.where(distance > bound, distance, torch.zeros_like(distance)) * values['box_weights']
         bounded += float(gated.sum() / values['avg_factor'])
@@ -153,6 +157,17 @@ def test_softmax_rpn():
     config = expand(*models, hint_weight=0)
     assert config.distiller.distill_losses.loss_chen_rpn_cls_level0.sigmoid is False
     assert torch.isfinite(Step(build(config)).losses['distill.loss_chen_rpn_cls_soft'])
+
+
+def test_positives_alone_are_an_option():
+    """Without the floor the soft term is larger by as much as the positives are fewer than 10 an image."""
+    bounded, plain = (Step(build(expand(min_positives=least))) for least in (10, 0))
+    name = 'distill.loss_chen_dense_cls_soft'
+    factor = bounded.records['bbox_head_samples'][0]['avg_factor']
+    assert 0 < factor < 30
+    torch.testing.assert_close(plain.losses[name], bounded.losses[name] * 30 / factor)
+    other = 'distill.loss_chen_dense_reg_bounded'
+    assert torch.equal(plain.losses[other], bounded.losses[other])
 
 
 def test_image_without_boxes(model):

@@ -109,6 +109,18 @@ class TestPSPNetKDLoss(LossTester):
         ranks = terms_on_ranks(loss, [{name: item[i : i + 1] for name, item in inputs.items()} for i in range(2)])
         assert_near((ranks[0]['kl'] + ranks[1]['kl']) / 2, loss.terms(**both)['kl'], 1e-6)
 
+    def test_hardly_any_label_counts_as_a_hundredth(self):
+        """Of 3 x 4 x 6 pixels one has a label: a floor below it, above it, and on the mean over ranks."""
+        inputs = self.inputs()
+        inputs['label'] = torch.full((3, 4, 6), 255)
+        inputs['label'][0, 0, 0] = 1
+        terms = [self.build(ignore_index=255, min_valid=share).terms(**inputs)['kl'] for share in (0, 0.01, 0.25, 1)]
+        assert_near(torch.stack(terms), terms[0] / torch.tensor([1, 1, 18, 72]), 1e-6)
+        full = {**inputs, 'label': torch.zeros(3, 4, 6).long()}
+        ranks = terms_on_ranks(self.build(ignore_index=255, min_valid=0.6), [inputs, full])
+        # 1 and 72 of them: a mean of 36.5, which is less than 0.6 of 72.
+        assert_near(ranks[0]['kl'], terms[0] / 43.2, 1e-6)
+
     def test_aux_is_not_needed_without_its_weight(self):
         inputs = self.inputs()
         assert set(self.build(aux_weight=0).terms(inputs['student'], inputs['teacher'])) == {'kl'}

@@ -91,6 +91,32 @@ def test_one_record_per_level():
     # 16 anchors are sampled in each image; the one without objects counts its missing positive as one.
     assert sum(recorder.get_record_data(level, 'label_weights').sum() for level in range(5)) == 48
     assert factors[0] == 49
+    for level in range(5):
+        assert recorder.get_record_data(level, 'images') == 3
+        assert recorder.get_record_data(level, 'sampled') == 48
+
+
+def test_counts_are_the_mean_over_ranks(monkeypatch):
+    """Exchanged once, together, and anew in each step."""
+    calls = []
+
+    def all_reduce(value, op):
+        calls.append(op)
+        # The other rank has an image more and three times the rest.
+        value.copy_((value + torch.stack([3 * value[0], value[1] + 1, 3 * value[2]])) / 2)
+
+    recorder = AnchorSamplesRecorder('bbox_head')
+    model = detector(retinanet())
+    record(model, recorder)
+    own = {field: recorder.get_record_data(0, field) for field in ('avg_factor', 'images', 'sampled')}
+    recorder.reset_data_buffer()
+    monkeypatch.setattr('mmkd_plugin.utilities.distributed.all_reduce', all_reduce)
+    record(model, recorder)
+    for level in range(3):
+        assert recorder.get_record_data(level, 'avg_factor') == 2 * own['avg_factor']
+        assert recorder.get_record_data(level, 'images') == 3.5
+        assert recorder.get_record_data(level, 'sampled') == 2 * own['sampled']
+    assert calls == ['mean']
 
 
 def test_a_field_is_the_same_object_within_a_step():

@@ -84,6 +84,8 @@ DISTILLERS: dict[str, tuple[str, dict]] = {
                     teacher=theirs('says', data_idx='logits'),
                     weight=ours('samples', data_idx='label_weights'),
                     avg_factor=SAMPLED,
+                    images=ours('samples', data_idx='images'),
+                    sampled=ours('samples', data_idx='sampled'),
                 ),
                 loss_reg=dict(
                     student=ours('samples', data_idx='boxes'),

@@ -76,13 +76,14 @@ class Fault:
 _ORDER = ('term', 'loss', 'discriminator', 'gradient', 'scale', 'weight')
 
 
-def report(runner: Runner, fault: Fault, since: float) -> str:
+def report(runner: Runner, fault: Fault, since: float, updates: int) -> str:
     """Keep the faulty step in the work folder and write the sentence.
 
     Args:
         runner: The run that ends.
         fault: What was found.
         since: When the training began, in seconds since the epoch; older checkpoints are of another run.
+        updates: The last iteration that has changed the weights.
 
     Returns:
         One sentence with the term and its level, the images, what to try, and how to look closer.
@@ -91,7 +92,7 @@ def report(runner: Runner, fault: Fault, since: float) -> str:
     folder = Path(runner.work_dir) / f'fault_iter_{step.iteration}'
     checkpoint = _last_checkpoint(runner, since)
     try:
-        state = _state(runner, fault, checkpoint)
+        state = _state(runner, fault, checkpoint, updates)
         folder.mkdir(parents=True, exist_ok=True)
         # As a zip archive without any object that is more than data.
         torch.save(state, folder / STEP_FILE)
@@ -128,7 +129,7 @@ def read_step(folder: str) -> dict[str, Any]:
         )
     try:
         state = load_safely(torch.load, str(path), {**torch_globals(), **mmengine_globals()}, 'cpu')
-        if not isinstance(state, dict) or not _KEYS <= set(state):
+        if not isinstance(state, dict) or _KEYS - set(state):
             raise pickle.UnpicklingError('it is another kind of file')
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')
@@ -147,7 +148,7 @@ def bad_weights(module: nn.Module) -> list[str]:
 _KEYS = {'findings', 'iteration', 'progress', 'images', 'config', 'batch', 'random', 'weights', 'checkpoint', 'seed'}
 
 
-def _state(runner: Runner, fault: Fault, checkpoint: str) -> dict[str, Any]:
+def _state(runner: Runner, fault: Fault, checkpoint: str, updates: int) -> dict[str, Any]:
     """What a replay needs, in plain containers and tensors."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     algorithm = algorithm_of(runner)
@@ -155,7 +156,7 @@ def _state(runner: Runner, fault: Fault, checkpoint: str) -> dict[str, Any]:
     weights = None
     # Buffers may hold what this step left in them; training does not read those that it writes.
     if not bad_weights(model):
-        weights = dict(state_dict=to_plain(dict(model.state_dict())), iteration=runner.iter)
+        weights = dict(state_dict=to_plain(dict(model.state_dict())), iteration=updates)
         if algorithm is not None:
             weights[STATE_KEY] = to_plain(dict(algorithm.extra_state()))
     try:

@@ -42,8 +42,8 @@ class FiniteHook(Hook):
     so that the weights are those of the step there too. Without both, a fault is found a step later, and the batch of
     that step is still held. Only before a checkpoint, a validation and the end of the training are they waited for.
 
-    Processes of a distributed run agree before one stops: at each step on the host, on GPUs every ``interval`` steps and
-    before each checkpoint. The one with the earliest fault keeps its step, and all end with its sentence.
+    Processes of a distributed run agree before one stops: at each step on the host, on GPUs every ``interval`` steps
+    and before each checkpoint. The one with the earliest fault keeps its step, and all end with its sentence.
 
     A step that the scaler of mixed precision skips is no fault: gradients are left to the scaler, and only a loss scale
     that has fallen to nothing is one. Buffers that hold infinities on purpose when the training starts are left alone.
@@ -72,9 +72,11 @@ class FiniteHook(Hook):
             self.interval = min(loggers) if loggers else 50
         self._runner, self._since = runner, time.time()
         self._since_start = 0
+        self._updates = runner.iter
         self._pending: deque[tuple[Step, Reading]] = deque()
         self._fault: Fault | None = None
         self._step: Step | None = None
+        self._last: Step | None = None
         self._noted: dict[Label, Tensor] = {}
         self._weights = self._trained_tensors(model)
         self._require_finite_start()
@@ -93,7 +95,7 @@ class FiniteHook(Hook):
         """Hold the batch and the random states until the step is known to be finite."""
         self._noted = {}
         self._updated = False
-        self._step = Step(runner.iter + 1, runner.epoch, data_batch, random_states(), get_rank())
+        self._step = self._last = Step(runner.iter + 1, runner.epoch, data_batch, random_states(), get_rank())
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -102,8 +104,11 @@ class FiniteHook(Hook):
         algorithm = algorithm_of(runner)
         for name, adversary in (algorithm.adversaries if algorithm is not None else {}).items():
             label = without_prefix(name, 'loss_')
-            self._noted.update({Label('discriminator', f'{label}.{key}'): item for key, item in adversary.terms.items()})
+            self._noted.update(
+                {Label('discriminator', f'{label}.{key}'): item for key, item in adversary.terms.items()}
+            )
         if self._updated:
+            self._updates = runner.iter + 1
             self._noted.update(peaks('weight', self._weights))
         self._send()
         self._since_start += 1
@@ -133,10 +138,17 @@ class FiniteHook(Hook):
         self.release()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Look once more, whoever saves; one process saves, so the others are not asked."""
-        if self._runner is not None:
-            self._look(wait=True)
-            self._stop()
+        """Look once more, and at what is saved itself, whoever saves; one process does, so the others are not asked."""
+        if self._runner is None:
+            return
+        self._look(wait=True)
+        if self._fault is None and self._last is not None:
+            saved = checkpoint.get('state_dict', {})
+            named = [(name, saved[name]) for name, _ in self._weights if isinstance(saved.get(name), Tensor)]
+            reading = read(peaks('weight', named))
+            findings = reading.findings() if reading is not None else []
+            self._fault = Fault(self._last, findings) if findings else None
+        self._stop()
 
     def release(self) -> None:
         """Take everything off that watches the run."""
@@ -144,7 +156,7 @@ class FiniteHook(Hook):
             self._runner = None
             self._ending.close()
             self._pending.clear()
-            self._step = None
+            self._step = self._last = None
 
     def explain(self) -> None:
         """Tell of a fault where the run broke on what it led to.
@@ -263,7 +275,7 @@ class FiniteHook(Hook):
         if self._fault is not None:
             assert self._runner is not None
             fault, runner = self._fault, self._runner
-            sentence = report(runner, fault, self._since)
+            sentence = report(runner, fault, self._since, self._updates)
             self.release()
             raise DistillError(sentence)
 
@@ -281,7 +293,8 @@ class FiniteHook(Hook):
             return
         ranks = [item for item in all_gather_object(self._fault.rank if self._fault else None) if item is not None]
         mine = self._fault is not None and self._fault.rank == min(ranks)
-        sentences = all_gather_object(report(runner, self._fault, self._since) if mine and self._fault is not None else None)
+        sentence = report(runner, self._fault, self._since, self._updates) if mine and self._fault is not None else ''
+        sentences = all_gather_object(sentence)
         self.release()
         raise DistillError(next(sentence for sentence in sentences if sentence))
 

@@ -174,7 +174,7 @@ class DistillRunner(Runner):
         return DistillAlgorithm(architecture=student, **expand_block(block, student, built, dict(teachers)))
 
     def _register_missing_hooks(self) -> None:
-        """Add the hooks that the config does not name itself; a student without a teacher has the same right to stop."""
+        """Add the hooks that the config does not name itself; a student alone is watched too."""
         algorithm = algorithm_of(self)
         adversaries = algorithm is not None and bool(algorithm.adversaries)
         self_check = self._block is not None and self._block.self_check

@@ -52,7 +52,8 @@ def to_plain(item: Any) -> Any:
     if name in _ATTRIBUTES:
         return {_KIND: name, 'arguments': [to_plain(getattr(item, key)) for key in _ATTRIBUTES[name]]}
     if name:
-        fields = {key: to_plain(getattr(item, key)) for key in item.keys()}
+        names: list[str] = list(item.keys())
+        fields = {key: to_plain(getattr(item, key)) for key in names}
         return {_KIND: name, 'meta': to_plain(item.metainfo), 'fields': fields}
     if hasattr(item, '__qualname__') and hasattr(item, '__module__'):
         return f'{item.__module__}.{item.__qualname__}'

@@ -70,7 +70,6 @@ class FiniteHook(Hook):
         if self.interval is None:
             loggers = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
             self.interval = min(loggers) if loggers else 50
-        self._runner, self._since = runner, time.time()
         self._since_start = 0
         self._updates = runner.iter
         self._pending: deque[tuple[Step, Reading]] = deque()
@@ -80,6 +79,7 @@ class FiniteHook(Hook):
         self._noted: dict[Label, Tensor] = {}
         self._weights = self._trained_tensors(model)
         self._require_finite_start()
+        self._runner, self._since = runner, time.time()
         with contextlib.ExitStack() as stack:
             if algorithm is not None:
                 algorithm.step_observers.append(self._note_terms)

@@ -25,6 +25,8 @@ from mmkd_plugin.errors import DistillError
 DELAYED = dict(type='mmkd_plugin.FiniteHook', delayed=True)
 NEVER = 10**6
 
+host_scaler = pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='this torch scales on GPUs alone')
+
 
 def stopped(cfg: Any) -> str:
     """The sentence that a run ends with."""
@@ -281,6 +283,7 @@ def test_averaged_weights(tmp_path):
     assert checkpoints(tmp_path) == ['iter_1.pth', 'iter_2.pth', 'iter_3.pth']
 
 
+@host_scaler
 def test_step_that_the_scaler_skips_is_no_fault(tmp_path):
     cfg = broken_run(tmp_path, 'gradient', 3)
     cfg.optim_wrapper.type = 'HostScaling'
@@ -291,12 +294,14 @@ def test_step_that_the_scaler_skips_is_no_fault(tmp_path):
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
 
 
+@host_scaler
 def test_scaler_still_lets_a_term_stop_the_run(tmp_path):
     cfg = broken_run(tmp_path, 'nan', 3)
     cfg.optim_wrapper.type = 'HostScaling'
     assert stopped(cfg).startswith('Iteration 3: "loss_x" at level 0 is nan')
 
 
+@host_scaler
 def test_scale_that_falls_to_nothing_is_a_fault(tmp_path):
     cfg = broken_run(tmp_path, 'gradient', -1)
     cfg.optim_wrapper.update(type='HostScaling', scale=4 * LEAST_SCALE)
@@ -304,16 +309,22 @@ def test_scale_that_falls_to_nothing_is_a_fault(tmp_path):
     assert sentence.startswith('Iteration 4: the loss scale of mixed precision has fallen to 4.77e-07')
 
 
-def test_teacher_of_nan_is_named(tmp_path):
-    def spoil(*_: Any) -> None:
+@pytest.mark.parametrize('step', [1, 3])
+def test_teacher_of_nan_is_named(tmp_path, step):
+    def spoil(runner: Any, *_: Any, **__: Any) -> None:
+        if runner.iter + 1 != step:
+            return
         with torch.no_grad():
             next(iter(runner.model.teachers.values())).model.backbone.conv1.weight.fill_(float('nan'))
 
     runner = build(run_config(tmp_path, 4, distill=block()))
     hook = Hook()
-    hook.before_train = spoil
+    hook.before_train_iter = spoil
     runner.register_hook(hook, 'VERY_HIGH')
-    with pytest.raises(DistillError, match=r'teacher "teacher" are not finite themselves \("backbone.conv1.weight"\)'):
+    with pytest.raises(
+        DistillError,
+        match=rf'Iteration {step}: .*teacher "teacher" are not finite themselves \("backbone.conv1.weight"\)',
+    ):
         runner.train()
 
 

@@ -89,16 +89,12 @@ class Adversary:
             *seeds: Numbers from which the mixtures of the gradient penalty are drawn, so that a resumed run draws the
                 same and the student's own random numbers stay as they are.
         """
-        if self._arguments is None:
-            self.terms = {}
-            return
-        arguments, self._arguments = self._arguments, None
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
-        teacher = arguments['teacher']
-        mix = torch.rand(len(teacher), 1, 1, 1, generator=generator).to(teacher.device, non_blocking=True)
         self.discriminator.requires_grad_(True)
         try:
-            terms = self.loss.discriminator_terms(**arguments, mix=mix)
+            terms = self.compute(*seeds)
+            if not terms:
+                self.terms = {}
+                return
             self.wrapper.backward(self.wrapper.scale_loss(sum(terms.values())))
             if self.wrapper.should_update():
                 all_reduce_params(_gradients(self.discriminator.parameters()), op='mean')
@@ -107,6 +103,23 @@ class Adversary:
         finally:
             self.discriminator.requires_grad_(False)
         self.terms = {key: value.detach() for key, value in terms.items()}
+
+    def compute(self, *seeds: int) -> dict[str, Tensor]:
+        """What the discriminator minimises on the remembered tensors, which are forgotten; empty where there are none.
+
+        Args:
+            *seeds: As for :meth:`step`.
+
+        Returns:
+            Its terms by name.
+        """
+        if self._arguments is None:
+            return {}
+        arguments, self._arguments = self._arguments, None
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        teacher = arguments['teacher']
+        mix = torch.rand(len(teacher), 1, 1, 1, generator=generator).to(teacher.device, non_blocking=True)
+        return self.loss.discriminator_terms(**arguments, mix=mix)
 
     def state_dict(self) -> dict[str, Any]:
         """State of optimizer and schedulers; the weights are the loss's."""

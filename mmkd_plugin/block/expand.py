@@ -70,6 +70,7 @@ def required_hooks(adversaries: bool, self_check: bool) -> List[Dict[str, Any]]:
     """
     names = [
         'DistillStateHook',
+        'FiniteHook',
         *(['AdversarialHook'] if adversaries else []),
         *(['SelfCheckHook'] if self_check else []),
     ]

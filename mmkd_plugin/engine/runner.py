@@ -17,6 +17,7 @@ from mmkd_plugin.block import DistillBlock, expand_block, require_plain_student,
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.engine.coverage import Coverage
+from mmkd_plugin.engine.finite_hook import faults_explained
 from mmkd_plugin.engine.preflight import check_classes, require_annotations, require_no_strategy, told_in_a_sentence
 from mmkd_plugin.engine.safe_runner import SafeRunner
 from mmkd_plugin.engine.state_hook import algorithm_of
@@ -24,6 +25,8 @@ from mmkd_plugin.engine.work_folder import in_its_own_folder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS, RUNNERS
 from mmkd_plugin.teachers import build_teacher, model_config
+
+_FINITE = 'mmkd_plugin.FiniteHook'
 
 
 @RUNNERS.register_module()
@@ -75,16 +78,25 @@ class DistillRunner(SafeRunner):
             require_no_strategy(self.cfg)
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
             require_annotations(self._train_dataloader, 'training')
-        if self._distils and algorithm_of(self) is None:
-            algorithm = self._build_algorithm(self.model)
-            for teacher in algorithm.teachers.values():
-                self.logger.info(teacher.report)
-            self.model = self._wrap_for_run(algorithm)
-            self._register_missing_hooks()
-        elif self._block is not None:
+        if not self.add_distillation() and self._block is not None and not self._distils:
             self.logger.info('Distillation is off: every method of the distill block has weight 0.')
-        with told_in_a_sentence():
+        self._register_missing_hooks()
+        with told_in_a_sentence(), faults_explained(self):
             return super().train()
+
+    def add_distillation(self) -> bool:
+        """Add teacher and distiller to the student where the config asks for them and they are not there yet.
+
+        Returns:
+            Whether they were added.
+        """
+        if not self._distils or algorithm_of(self) is not None:
+            return False
+        algorithm = self._build_algorithm(self.model)
+        for teacher in algorithm.teachers.values():
+            self.logger.info(teacher.report)
+        self.model = self._wrap_for_run(algorithm)
+        return True
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop; with the data set at hand, compare its classes with the teacher's."""
@@ -187,11 +199,12 @@ class DistillRunner(SafeRunner):
         return DistillAlgorithm(architecture=student, **expand_block(block, student, built, dict(teachers)))
 
     def _register_missing_hooks(self) -> None:
-        """Add the hooks of a distilled run that the config does not name itself."""
+        """Add the hooks that the config does not name itself; a student alone is watched too."""
         algorithm = algorithm_of(self)
         adversaries = algorithm is not None and bool(algorithm.adversaries)
         self_check = self._block is not None and self._block.self_check
-        for config in required_hooks(adversaries, self_check):
+        configs = required_hooks(adversaries, self_check) if algorithm is not None else [dict(type=_FINITE)]
+        for config in configs:
             hook = HOOKS.build(config)
             if not any(isinstance(present, type(hook)) for present in self.hooks):
                 self.register_hook(hook)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,3 +29,26 @@ def isolated_rng() -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all generators that a step draws from, as tensors, arrays and plain types.
+
+    The host knows that of a GPU without waiting for it.
+    """
+    started = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return dict(
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state() if started else None,
+        numpy=np.random.get_state(),
+        python=random.getstate(),
+    )
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put the states of :func:`random_states` back; that of a GPU only where there is one."""
+    torch.set_rng_state(states['torch'])
+    if states['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'])
+    np.random.set_state(states['numpy'])
+    random.setstate(states['python'])

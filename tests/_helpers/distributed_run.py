@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mmengine.model import MMDistributedDataParallel  # noqa: E402
 from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
 
-from _helpers import tiny, tiny_seg  # noqa: E402
+from _helpers import breaking, tiny, tiny_seg  # noqa: E402
+from mmkd_plugin.errors import DistillError  # noqa: E402
 
 
 @MODEL_WRAPPERS.register_module()
@@ -30,6 +31,19 @@ if __name__ == '__main__':
     if sys.argv[2:] == ['holistic']:
         holistic = dict(type='Holistic', widths=[8, 8], optimizer=dict(type='SGD', lr=0.1))
         cfg = tiny_seg.run_config(folder / 'run', 3, distill=tiny_seg.block(holistic), launcher='pytorch')
+    elif sys.argv[2:3] == ['breaking']:
+        # At the second step of the second process, in a run that looks at once or without waiting.
+        hooks = [dict(type='mmkd_plugin.FiniteHook', delayed=sys.argv[3] == 'delayed', interval=3)]
+        cfg = breaking.broken_run(
+            folder / 'run',
+            'nan',
+            2,
+            level=1,
+            rank=1,
+            custom_hooks=hooks,
+            launcher='pytorch',
+            distill=dict(self_check=False),
+        )
     else:
         schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
         distill = tiny.block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
@@ -38,6 +52,10 @@ if __name__ == '__main__':
     # MMEngine's own start asks for a GPU, and is left out where a group exists.
     dist.init_process_group('gloo')
     runner = tiny.build(cfg)
-    runner.train()
+    try:
+        runner.train()
+    except DistillError as error:
+        torch.save(dict(sentence=str(error), steps=runner.iter), folder / f'rank{dist.get_rank()}.pth')
+        sys.exit()
     state = {key: value for key, value in runner.model.module.named_parameters()}
     torch.save({key: value.detach() for key, value in state.items()}, folder / f'rank{dist.get_rank()}.pth')

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from _helpers.breaking import broken_run
+from _helpers.tiny import build
 from mmengine.config import Config
 
 pytest.importorskip('mmdet')
@@ -14,6 +16,7 @@ pytest.importorskip('mmseg')
 
 from mmkd_plugin.__main__ import COMMANDS, main
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
+from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.pictures.canvas import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,10 +31,13 @@ WRITES = {
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data set and the checkpoint that the examples name."""
+    """A folder with the data set, the checkpoint and the kept step that the examples name."""
     folder = tmp_path_factory.mktemp('examples')
     ensure_coco_mini(folder / 'data/coco_mini', MiniSettings(train=4, val=2), report=lambda line: None)
     student = build_model(Config.fromfile(ROOT / 'configs/coco_mini/pspnet_r18.py'))
+    with pytest.raises(DistillError):
+        build(broken_run(folder / 'work_dirs/my_run', 'nan', 1)).train()
+    (folder / 'work_dirs/my_run/fault_iter_1').rename(folder / 'work_dirs/my_run/fault_iter_120')
     torch.save(dict(state_dict=student.state_dict()), folder / 'distilled.pth')
     return folder
 

@@ -144,7 +144,7 @@ def _try(package: str, trial: Trial) -> None:
         except _NotBuilt as error:
             raise _Ends(STOCK, lack(error.__cause__ or error)) from error
         except Exception as error:
-            trial.reason = trial.reason or lack(error)
+            trial.reason = lack(error)
     if stock is None:
         raise _Ends(STOCK, trial.reason)
     trial.reason = ''

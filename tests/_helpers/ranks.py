@@ -28,7 +28,7 @@ def terms_on_ranks(loss: DistillLoss, batches: list[dict[str, Any]]) -> list[dic
         The terms of each rank.
     """
     ranks = len(batches)
-    meeting = threading.Barrier(ranks, timeout=30)
+    meeting = threading.Barrier(ranks, timeout=120)
     own = threading.local()
     shared: list[Tensor] = [torch.empty(0)] * ranks
 

@@ -28,7 +28,7 @@ def test_two_ranks(tmp_path):
         subprocess.Popen([sys.executable, '-c', PROGRAM, str(rank), str(tmp_path / 'meeting')], stdout=subprocess.PIPE)
         for rank in range(2)
     ]
-    outputs = [rank.communicate(timeout=120)[0].decode().split('\n')[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=300)[0].decode().split('\n')[0] for rank in ranks]
     assert outputs == ['[1.5, 10.0] [1.0, 10.0]', '[1.5, 10.0] [2.0, 10.0]']
 
 

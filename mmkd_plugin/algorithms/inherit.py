@@ -48,7 +48,7 @@ def inherit_weights(student: nn.Module, teacher: nn.Module, mode: bool | str = T
             f'inherit={mode!r} needs {needs}, but {problem}; set distill.inherit=False or choose such a teacher.'
         )
     student.load_state_dict({key: source[key] for key in kept}, strict=False)
-    own = f'; {len(left)} are the student\'s own: {_by_part(left)}, {", ".join(left[:3])} among them' if left else ''
+    own = f"; {len(left)} are the student's own: {_by_part(left)}, {', '.join(left[:3])} among them" if left else ''
     return f'inherit: {len(kept)} entries copied from the teacher: {_by_part(kept)}{own}.'
 
 

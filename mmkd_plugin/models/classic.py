@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from mmcv.cnn import VGG as Layers
@@ -47,8 +48,7 @@ class PlainBackbone(BaseModule):
         self.features = features
         self.ends = tuple(ends)
         self.out_indices = tuple(out_indices)
-        for layer in features[: self.ends[frozen_stages - 1] if frozen_stages else 0]:
-            layer.requires_grad_(False)
+        features[: self.ends[frozen_stages - 1] if frozen_stages else 0].requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map ``(N, 3, H, W)`` to one ``(N, C, H / stride, W / stride)`` for each of ``out_indices``."""
@@ -105,15 +105,15 @@ class VGGM(PlainBackbone):
     """
 
     def __init__(self, init_cfg: dict | None = None) -> None:
-        norm = dict(size=5, alpha=5e-4, beta=0.75, k=2.0)
+        norm = functools.partial(nn.LocalResponseNorm, 5, alpha=5e-4, beta=0.75, k=2.0)
         features = nn.Sequential(
             nn.Conv2d(3, 96, 7, 2),
             nn.ReLU(inplace=True),
-            nn.LocalResponseNorm(**norm),
+            norm(),
             nn.MaxPool2d(3, 2, ceil_mode=True),
             nn.Conv2d(96, 256, 5, 2, 1),
             nn.ReLU(inplace=True),
-            nn.LocalResponseNorm(**norm),
+            norm(),
             nn.MaxPool2d(3, 2, ceil_mode=True),
             nn.Conv2d(256, 512, 3, padding=1),
             nn.ReLU(inplace=True),

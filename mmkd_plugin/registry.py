@@ -19,6 +19,7 @@ _LOCATIONS = {
     'HOOKS': [f'{_SCOPE}.engine'],
     'RUNNERS': [f'{_SCOPE}.engine'],
     'DATASETS': [f'{_SCOPE}.datasets'],
+    'TRANSFORMS': [f'{_SCOPE}.datasets'],
 }
 
 
@@ -58,8 +59,9 @@ HOOKS = _registries['HOOKS']
 MODELS = _registries['MODELS']
 RUNNERS = _registries['RUNNERS']
 TASK_UTILS = _registries['TASK_UTILS']
+TRANSFORMS = _registries['TRANSFORMS']
 
 METHODS = Registry('distillation method', scope=_SCOPE, locations=[f'{_SCOPE}.methods'])
 """What a ``distill`` block can name as the ``type`` of a method."""
 
-__all__ = ['DATASETS', 'HOOKS', 'METHODS', 'MODELS', 'RUNNERS', 'TASK_UTILS']
+__all__ = ['DATASETS', 'HOOKS', 'METHODS', 'MODELS', 'RUNNERS', 'TASK_UTILS', 'TRANSFORMS']

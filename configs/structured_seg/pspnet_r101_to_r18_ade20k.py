@@ -1,5 +1,5 @@
 _base_ = ['mmseg::pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512.py',
-          'mmkd_plugin::_base_/structured_seg/pixel_pair.py']
+          'mmkd_plugin::_base_/structured_seg/pixel_pair_holistic.py']
 
 model = dict(
     pretrained='open-mmlab://resnet18_v1c',

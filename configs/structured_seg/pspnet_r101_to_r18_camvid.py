@@ -1,4 +1,4 @@
-_base_ = ['./pspnet_r101_camvid.py', 'mmkd_plugin::_base_/structured_seg/pixel_pair.py']
+_base_ = ['./pspnet_r101_camvid.py', 'mmkd_plugin::_base_/structured_seg/pixel_pair_holistic.py']
 
 model = dict(
     pretrained='open-mmlab://resnet18_v1c',

@@ -56,7 +56,8 @@ class WrittenBlock(TeacherKeys):
         methods: Methods by a name of your choice; each has a ``type`` and its own keys; ``None`` removes an inherited
             one.
         inherit: Whether the student's neck and heads start from the teacher's weights: ``True`` refuses where they
-            differ, ``'auto'`` copies nothing there; of several teachers, the name of one.
+            differ, ``'auto'`` copies nothing there, ``'matching'`` copies what agrees in name and shape; of several
+            teachers, the name of one.
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
@@ -199,10 +200,10 @@ def _check_inherit(inherit: Union[bool, str], teachers: Dict[str, TeacherBlock])
     """Refuse to inherit from nobody in particular."""
     if not inherit or inherit in teachers:
         return
-    if inherit not in (True, 'auto'):
+    if inherit not in (True, 'auto', 'matching'):
         raise DistillError(
             f'"distill.inherit" is {inherit!r}; it must be True or False or '
-            + ("'auto'." if ONLY in teachers else f'the name of a teacher: {", ".join(teachers)}.')
+            + ("'auto' or 'matching'." if ONLY in teachers else f'the name of a teacher: {", ".join(teachers)}.')
         )
     if len(teachers) > 1:
         raise DistillError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -144,6 +144,8 @@ def fgd_loss(
     *,
     temperature: float = 0.5,
     terms: Collection[str] = FGDTerms._fields,
+    together: bool = False,
+    attend: Literal['both', 'spatial', 'channel', 'none'] = 'both',
 ) -> FGDTerms:
     r"""The unweighted terms of one pyramid level of FGD, as the released code computes them.
 
@@ -170,6 +172,9 @@ def fgd_loss(
         teacher_context: Context block of the teacher's side; trained like the student's.
         temperature: T of both attentions.
         terms: Names of the terms to compute.
+        together: Whether foreground and background are not told apart: all cells weigh ``1 / (H * W)`` then, as the
+            background's, and the foreground's term is 0. The paper's ablation of the areas.
+        attend: Which attentions weigh the cells and are compared; the paper's ablation of the attentions.
 
     Returns:
         The terms.
@@ -188,18 +193,23 @@ def fgd_loss(
     require_same_shape(student, teacher)
     teacher = teacher.detach()
     images = student.shape[0]
-    teacher_spatial = spatial_attention(teacher, temperature)
-    teacher_channel = channel_attention(teacher, temperature)
+    spatial, channel = attend in ('both', 'spatial'), attend in ('both', 'channel')
+    teacher_spatial = spatial_attention(teacher, temperature) if spatial else teacher.new_ones(teacher[:, 0].shape)
+    teacher_channel = channel_attention(teacher, temperature) if channel else teacher.new_ones(teacher.shape[:2])
     foreground = background = attention = relation = None
     if 'foreground' in terms or 'background' in terms:
-        masks = box_masks(boxes, valid, image_shapes, (student.shape[2], student.shape[3]), dtype=teacher.dtype)
+        painted = torch.zeros_like(valid) if together else valid
+        masks = box_masks(boxes, painted, image_shapes, (student.shape[2], student.shape[3]), dtype=teacher.dtype)
         energy = teacher_spatial * torch.einsum('nc,nchw->nhw', teacher_channel, (student - teacher) ** 2)
         foreground = (masks[0] * energy).sum() / images if 'foreground' in terms else None
         background = (masks[1] * energy).sum() / images if 'background' in terms else None
     if 'attention' in terms:
-        spatial = (spatial_attention(student, temperature) - teacher_spatial).abs().sum()
-        channel = (channel_attention(student, temperature) - teacher_channel).abs().sum()
-        attention = (spatial + channel) / images
+        attention = student.new_zeros(())
+        if spatial:
+            attention = attention + (spatial_attention(student, temperature) - teacher_spatial).abs().sum()
+        if channel:
+            attention = attention + (channel_attention(student, temperature) - teacher_channel).abs().sum()
+        attention = attention / images
     if 'relation' in terms:
         relation = ((student_context(student) - teacher_context(teacher)) ** 2).sum() / images
     return FGDTerms(foreground, background, attention, relation)

@@ -147,7 +147,7 @@ class Method(ABC):
         settings = self.settings()
         if WEIGHT in settings and not getattr(self, WEIGHT):
             return False
-        terms = [getattr(self, name) != 0 for name, setting in settings.items() if setting.has(WEIGHS)]
+        terms = [getattr(self, name) not in (0, None) for name, setting in settings.items() if setting.has(WEIGHS)]
         terms += [getattr(self, name) != 1 for name, setting in settings.items() if setting.has(SHARES)]
         return any(terms) or not terms
 

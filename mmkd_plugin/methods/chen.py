@@ -218,7 +218,8 @@ class Chen(Method):
     Attributes:
         adapt: The hint's 1x1 convolution at the student: ``'always'``, as in the paper, ``'auto'`` where widths differ,
             or ``'never'``.
-        tap: The hint: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution.
+        tap: The hint: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution,
+            ``'backbone'`` what the backbone returns, as in the paper; or the path of a module, ``'backbone.layer3'``.
         heads: Which heads are compared: ``'all'``, the ``'dense'`` one alone or the ``'roi'`` head alone.
     """
 
@@ -233,7 +234,7 @@ class Chen(Method):
     }
 
     adapt: Literal['always', 'auto', 'never'] = 'always'
-    tap: Literal['output', 'pre_norm'] = 'output'
+    tap: str = 'output'
     heads: Literal['all', 'dense', 'roi'] = 'all'
 
     def expand(self, name: str, models: ModelPair) -> Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Tuple, Union
 
 import torch
 from mmcv.cnn import ContextBlock
@@ -14,7 +14,7 @@ from mmkd_plugin.methods.level import LevelMethod
 from mmkd_plugin.methods.loss import DistillLoss
 from mmkd_plugin.probe.models import LevelPair
 from mmkd_plugin.registry import METHODS, MODELS
-from mmkd_plugin.utilities.settings import Factor, Positive, Weight
+from mmkd_plugin.utilities.settings import Count, Factor, Positive, Weight
 
 
 class GlobalContext(ContextBlock):
@@ -50,6 +50,11 @@ class FGDLoss(DistillLoss):
         background_weight: Beta.
         attention_weight: Gamma.
         relation_weight: Lambda.
+        areas: ``'apart'`` weighs foreground and background each by itself; ``'together'``, the paper's ablation, weighs
+            all cells alike, by ``background_weight``, and has no foreground.
+        attend: Which attentions weigh the cells and are compared: the paper's ablation.
+        usual_size: Height and width, in pixels, of the usual input; where given, all terms are divided by the area of
+            the batch's largest image in that one, as the authors do for YOLOX, whose input changes its size.
         loss_weight: Factor on all terms; 0 switches the method off.
     """
 
@@ -61,17 +66,25 @@ class FGDLoss(DistillLoss):
         background_weight: Weight = 5e-4,
         attention_weight: Weight = 1e-3,
         relation_weight: Weight = 5e-6,
+        areas: Literal['apart', 'together'] = 'apart',
+        attend: Literal['both', 'spatial', 'channel', 'none'] = 'both',
+        usual_size: Optional[Tuple[Count, Count]] = None,
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
         self.temperature = temperature
+        self.together = areas == 'together'
+        self.attend: Literal['both', 'spatial', 'channel', 'none'] = attend
+        self.usual_size = usual_size
         weights = {
             'foreground': foreground_weight * loss_weight,
             'background': background_weight * loss_weight,
             'attention': attention_weight * loss_weight,
             'relation': relation_weight * loss_weight,
         }
-        self.weights = {name: weight for name, weight in weights.items() if weight}
+        without = {'foreground'} if self.together else set()
+        without |= {'attention'} if attend == 'none' else set()
+        self.weights = {name: weight for name, weight in weights.items() if weight and name not in without}
         # Parameters that no loss reaches would stall distributed training.
         related = 'relation' in self.weights
         self.student_context: nn.Module = GlobalContext(channels) if related else nn.Identity()
@@ -105,8 +118,17 @@ class FGDLoss(DistillLoss):
             self.teacher_context,
             temperature=self.temperature,
             terms=self.weights,
+            together=self.together,
+            attend=self.attend,
         )
-        return {name: weight * getattr(terms, name) for name, weight in self.weights.items()}
+        return {name: weight * getattr(terms, name) / self._area(image_shapes) for name, weight in self.weights.items()}
+
+    def _area(self, image_shapes: Tensor) -> Union[Tensor, float]:
+        """Area of the largest image in the usual one."""
+        if self.usual_size is None:
+            return 1.0
+        height, width = image_shapes.amax(0).unbind()
+        return height * width / (self.usual_size[0] * self.usual_size[1])
 
 
 @METHODS.register_module()

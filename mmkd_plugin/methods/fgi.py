@@ -123,6 +123,8 @@ class FGI(Method):
     Attributes:
         relu: Whether a ReLU follows the adaptation, a 3x3 convolution; ``'auto'`` where the teacher's map comes from
             one.
+        adapt_std: Standard deviation of the adaptation's first weights, 1e-4 in the released code; None for torch's
+            default.
         tap: ``'output'`` takes what the neck returns, ``'pre_norm'`` each level's last convolution.
     """
 
@@ -132,6 +134,7 @@ class FGI(Method):
     renamed = {'imitation_weight': 'loss_weight'}
 
     relu: Union[bool, Literal['auto']] = 'auto'
+    adapt_std: Optional[Positive] = None
     tap: Literal['output', 'pre_norm'] = 'output'
 
     def expand(self, name: str, models: ModelPair) -> Parts:
@@ -146,9 +149,14 @@ class FGI(Method):
             extra['priors'] = [parts.record_priors(level, models) for level in levels]
         loss = f'loss_{name}'
         students, teachers = [], []
+        start: Dict[str, Any] = {}
+        if self.adapt_std is not None:
+            start['init_cfg'] = dict(type='Normal', layer='Conv2d', std=self.adapt_std)
         for index, level in enumerate(levels):
             relu = level.teacher.nonnegative if self.relu == 'auto' else self.relu
-            student, teacher = parts.record_level(level_name(loss, index), level, 'always', kernel_size=3, relu=relu)
+            student, teacher = parts.record_level(
+                level_name(loss, index), level, 'always', kernel_size=3, relu=relu, **start
+            )
             students.append(student)
             teachers.append(teacher)
         strides = [level.student.stride for level in levels]

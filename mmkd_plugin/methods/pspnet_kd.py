@@ -35,6 +35,8 @@ class PSPNetKDLoss(DistillLoss):
         hard_share: Alpha, the share of the hard loss, the student's own of its decode head; the KL term has the rest.
         aux_weight: Weight of the auxiliary term; 0 for models without an auxiliary head.
         aux_divergence: How the auxiliary class maps are compared, ``'smooth_l1'`` or ``'kl'``.
+        kl_weight: Weight of the KL term in place of what ``hard_share`` leaves it; with ``hard_share=1, kl_weight=2``
+            the student's own loss stays whole.
         ignore_index: Label of pixels that the KL terms leave out; None counts every pixel.
         min_valid: Share of the pixels that the KL terms are divided by at least, where some are left out, so that a
             batch with hardly any label does not weigh more than its pixels; 0 divides by those that count alone.
@@ -47,12 +49,14 @@ class PSPNetKDLoss(DistillLoss):
         hard_share: Share = 0.25,
         aux_weight: Weight = 1.0,
         aux_divergence: Literal['smooth_l1', 'kl'] = 'smooth_l1',
+        kl_weight: Optional[Weight] = None,
         ignore_index: Optional[int] = None,
         min_valid: Annotated[float, Within(0, 1)] = 0.01,
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
-        weights = {'kl': (1 - hard_share) * loss_weight, 'aux': aux_weight * loss_weight}
+        soft = 1 - hard_share if kl_weight is None else kl_weight
+        weights = {'kl': soft * loss_weight, 'aux': aux_weight * loss_weight}
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.aux_divergence = aux_divergence
         self.temperature = temperature

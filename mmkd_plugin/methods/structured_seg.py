@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Optional, Tuple, Union
 
+from mmengine.dist import get_world_size
 from torch import Tensor
 from typing_extensions import Literal
 
@@ -27,7 +28,7 @@ class PixelWiseLoss(DistillLoss):
 
     Args:
         divergence: ``'cross_entropy'`` with the teacher's probabilities, or ``'kl'``; the gradient is the same.
-        reduction: ``'pixel_mean'``, or the released codes' ``'batch_sum'`` and ``'element_mean'``.
+        reduction: ``'pixel_mean'``, or the released codes' ``'batch_sum'``, over all processes, and ``'element_mean'``.
         temperature: Of both softmaxes.
         loss_weight: Weight of the term; 0 switches the method off.
     """
@@ -63,7 +64,9 @@ class PixelWiseLoss(DistillLoss):
         loss = pixel_wise_loss(
             student, teacher, divergence=self.divergence, reduction=self.reduction, temperature=self.temperature
         )
-        return {'pixel': self.weight * loss}
+        # Gradients are averaged over processes, and a sum over the images of all of them is meant.
+        ranks = get_world_size() if self.reduction == 'batch_sum' else 1
+        return {'pixel': self.weight * ranks * loss}
 
 
 @MODELS.register_module()

@@ -2,9 +2,10 @@
 
 from contextlib import suppress
 
+from mmkd_plugin.models.classic import VGG, VGGM, AlexNet
 from mmkd_plugin.models.espnet import ESPNet
 
-__all__ = ['ESPNet']
+__all__ = ['VGG', 'AlexNet', 'ESPNet', 'VGGM']
 
 with suppress(ImportError):
     from mmkd_plugin.models.esp_head import ESPHead

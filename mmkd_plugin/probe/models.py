@@ -17,6 +17,9 @@ from mmkd_plugin.probe.observe import Observation, observe
 from mmkd_plugin.probe.taps import LevelPair, Tap, match_strides
 from mmkd_plugin.recorders.priors import anchor_strides
 
+LEVELS = ('output', 'pre_norm', 'backbone')
+"""What is known of a model as a whole: the levels of its neck, before their norm, and those of its backbone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelTaps:
@@ -26,6 +29,7 @@ class ModelTaps:
         name: Class of the model.
         output: The levels as the neck returns them.
         pre_norm: The levels before norm and activation.
+        backbone: The levels as the backbone returns them.
         modules: Every module that returned one feature map, by path: a tap for each call.
         decode_head: Taps of a segmentor's decode head, None where it has none that returns a class map.
         auxiliary_heads: Those of its auxiliary heads.
@@ -38,6 +42,7 @@ class ModelTaps:
     name: str
     output: tuple[Tap, ...]
     pre_norm: tuple[Tap, ...]
+    backbone: tuple[Tap, ...] = ()
     modules: dict[str, tuple[Tap, ...]] = dataclasses.field(default_factory=dict)
     decode_head: HeadTaps | None = None
     auxiliary_heads: tuple[HeadTaps, ...] = ()
@@ -52,6 +57,7 @@ class ModelTaps:
             self,
             output=tuple(tap.seen_at(scale) for tap in self.output),
             pre_norm=tuple(tap.seen_at(scale) for tap in self.pre_norm),
+            backbone=tuple(tap.seen_at(scale) for tap in self.backbone),
             modules={path: tuple(tap.seen_at(scale) for tap in taps) for path, taps in self.modules.items()},
             decode_head=None if self.decode_head is None else self.decode_head.seen_at(scale),
             auxiliary_heads=tuple(head.seen_at(scale) for head in self.auxiliary_heads),
@@ -110,14 +116,16 @@ class ModelPair:
         """Match the levels of both models by stride.
 
         Args:
-            tap: ``'output'`` or ``'pre_norm'``.
+            tap: ``'output'``, ``'pre_norm'`` or ``'backbone'``, or the path of a module.
 
         Returns:
             The pairs from fine to coarse.
 
         Raises:
-            DistillError: If no stride occurs in both.
+            DistillError: If no stride occurs in both, or a path is that of no module with a feature map.
         """
+        if tap not in LEVELS:
+            return self.match(self.student.calls(tap), self.teacher.calls(tap))
         return self.match(getattr(self.student, tap), getattr(self.teacher, tap))
 
     def match(self, students: Sequence[Tap], teachers: Sequence[Tap]) -> list[LevelPair]:
@@ -226,6 +234,7 @@ def taps_of(model: Any, seen: Observation) -> ModelTaps:
         name=type(model).__name__,
         output=tuple(output),
         pre_norm=tuple(_pre_norm(seen) or output),
+        backbone=tuple(sorted((level.tap for level in seen.backbone), key=lambda tap: tap.stride)),
         modules=seen.watch.taps(),
         decode_head=seen.decode_head,
         auxiliary_heads=seen.auxiliary_heads,

@@ -13,7 +13,7 @@ from mmkd_plugin.probe.anatomy import auxiliary_heads, trunk_name
 from mmkd_plugin.probe.maps import HeadTaps, probe_decode_head, probe_head
 from mmkd_plugin.probe.taps import Tap
 from mmkd_plugin.probe.watch import Watch, is_map
-from mmkd_plugin.utilities.clips import detector_of
+from mmkd_plugin.utilities.clips import detector_of, detector_path
 from mmkd_plugin.utilities.rng import isolated_rng
 
 PROBE_SIZES = (256, 512, 1024)
@@ -42,6 +42,7 @@ class Observation:
         watch: What its modules took and returned.
         trunk: Path of the module that returned the levels.
         levels: The feature maps among what it returned.
+        backbone: Those among what the backbone returned.
         decode_head: Taps of a segmentor's decode head, None where it has none that returns a class map.
         auxiliary_heads: Those of its auxiliary heads.
     """
@@ -49,6 +50,7 @@ class Observation:
     watch: Watch
     trunk: str
     levels: tuple[Level, ...]
+    backbone: tuple[Level, ...]
     decode_head: HeadTaps | None
     auxiliary_heads: tuple[HeadTaps, ...]
 
@@ -87,11 +89,14 @@ def observe(model: Any, role: str) -> Observation:
         for module in training:
             module.training = True
     levels = _levels(watch, name, result[-1] if result else None)
+    backbone = f'{detector_path(model)}backbone'
+    first = watch.results.get(backbone)
     if not levels and decode_head is None:
         raise DistillError(
             f'The {name} of the {role}, {type(model).__name__}, returns no feature maps of the form (N, C, H, W).'
         )
-    return Observation(watch, name, levels, decode_head, tuple(head for head in auxiliary if head is not None))
+    bottom = _levels(watch, backbone, first[-1] if first else None)
+    return Observation(watch, name, levels, bottom, decode_head, tuple(head for head in auxiliary if head is not None))
 
 
 def _levels(watch: Watch, trunk: str, outputs: Any) -> tuple[Level, ...]:

@@ -129,7 +129,8 @@ class Setting:
 
     def has(self, role: Role) -> bool:
         """Whether the number has a role."""
-        return role in getattr(self.hint, '__metadata__', ())
+        options = get_args(self.hint) if _is_union(get_origin(self.hint)) else (self.hint,)
+        return any(role in getattr(option, '__metadata__', ()) for option in options)
 
 
 @functools.lru_cache(maxsize=None)

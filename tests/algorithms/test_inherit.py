@@ -29,6 +29,25 @@ def test_other_widths_are_refused_or_left():
     assert torch.equal(student.bbox_head.retina_cls.weight, before)
 
 
+def test_what_matches_is_copied_and_the_rest_named():
+    teacher, student = MODELS.build(retinanet()), MODELS.build(retinanet())
+    student.bbox_head.retina_cls = torch.nn.Conv2d(16, 5, 3)
+    student.bbox_head.extra = torch.nn.Linear(2, 2)
+    before = student.bbox_head.retina_cls.weight.clone()
+    report = inherit_weights(student, teacher, 'matching')
+    assert torch.equal(student.bbox_head.retina_reg.weight, teacher.bbox_head.retina_reg.weight)
+    assert torch.equal(student.neck.fpn_convs[0].conv.weight, teacher.neck.fpn_convs[0].conv.weight)
+    assert torch.equal(student.bbox_head.retina_cls.weight, before)
+    assert "4 are the student's own: bbox_head (4), bbox_head.retina_cls.weight, bbox_head.retina_cls.bias" in report
+
+
+def test_nothing_in_common_is_refused():
+    teacher, student = MODELS.build(retinanet()), torch.nn.Module()
+    student.backbone, student.neck = torch.nn.Identity(), torch.nn.Linear(1, 1)
+    with pytest.raises(DistillError, match="inherit='matching' needs something in common, but the teacher has no"):
+        inherit_weights(student, teacher, 'matching')
+
+
 def test_it_survives_the_weight_initialisation(tmp_path):
     runner = build(
         run_config(

@@ -11,6 +11,7 @@ from _helpers.tiny_chen import OFF, Step, build, expand, two_stage
 from mmengine.registry import MODELS
 
 from mmkd_plugin.block import DistillBlock
+from mmkd_plugin.errors import DistillError
 
 
 def test_both_heads_of_two_stages_and_the_one_of_one_stage():
@@ -40,6 +41,24 @@ def test_each_part_alone(part):
         assert recorders == {'neck', 'teacher_neck'} and 'same_classes' not in config.teachers.teacher
     else:
         assert not {'neck', 'teacher_neck'} & recorders and config.teachers.teacher.same_classes
+
+
+def test_the_hint_may_be_the_backbones():
+    config = expand(**{**OFF, 'hint_weight': 0.5, 'tap': 'backbone'})
+    recorders = config.distiller.student_recorders
+    assert {item.source for item in recorders.values()} == {'backbone'}
+    # RetinaNet's neck leaves the first stage out, the backbone returns it.
+    widths = [(item.in_channels, item.out_channels) for item in config.distiller.connectors.values()]
+    assert widths == [(8, 8), (16, 16), (32, 32), (64, 64)]
+
+
+def test_the_hint_may_be_a_modules():
+    config = expand(**{**OFF, 'hint_weight': 0.5, 'tap': 'backbone.layer3'})
+    assert {item.source for item in config.distiller.teacher_recorders.values()} == {'backbone.layer3'}
+    (connector,) = config.distiller.connectors.values()
+    assert (connector.in_channels, connector.out_channels) == (32, 32)
+    with pytest.raises(DistillError, match='did you mean "backbone.layer3'):
+        expand(**{**OFF, 'hint_weight': 0.5, 'tap': 'backbone.layr3'})
 
 
 def test_the_papers_ablation_is_configuration():

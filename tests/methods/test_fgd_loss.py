@@ -12,6 +12,7 @@ from _helpers.loss_tester import Golden, LossTester, total
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmkd_plugin.functional import channel_attention, spatial_attention
 from mmkd_plugin.methods import DistillLoss, FGDLoss
 from mmkd_plugin.registry import MODELS
 
@@ -116,6 +117,41 @@ class TestFGDLoss(LossTester):
         inputs['boxes'] = torch.cat([inputs['boxes'], torch.full((3, 4, 4), float('nan'))], 1)
         inputs['valid'] = torch.cat([inputs['valid'], torch.zeros(3, 4, dtype=torch.bool)], 1)
         assert_near(total(self._loss().terms(**inputs)), total(expected), 0)
+
+    def test_terms_are_divided_by_the_area_of_the_images_in_the_usual_one(self):
+        inputs = self.inputs()
+        height, width = inputs['image_shapes'].amax(0).tolist()
+        torch.manual_seed(0)
+        expected = FGDLoss(6).terms(**inputs)
+        torch.manual_seed(0)
+        for name, term in FGDLoss(6, usual_size=(height, 2 * width)).terms(**inputs).items():
+            assert_near(term, 2 * expected[name], 1e-6, name=name)
+
+    def test_areas_together_are_the_whole_map_without_a_box(self):
+        inputs = self.inputs()
+        options = dict(attention_weight=0, relation_weight=0)
+        terms = FGDLoss(6, **options, areas='together').terms(**inputs)
+        inputs['valid'] = torch.zeros_like(inputs['valid'])
+        assert set(terms) == {'background'}
+        assert_near(terms['background'], FGDLoss(6, **options).terms(**inputs)['background'], 0)
+
+    @pytest.mark.parametrize('attend', ['spatial', 'channel', 'none'])
+    def test_attentions_alone(self, attend):
+        inputs = self.inputs()
+        student, teacher = inputs['student'], inputs['teacher']
+        terms = FGDLoss(6, 0.5, 0, 1, 1, 0, areas='together', attend=attend).terms(**inputs)
+        weight = torch.ones_like(teacher)
+        compared = torch.zeros(())
+        if attend == 'spatial':
+            weight = spatial_attention(teacher)[:, None]
+            compared = (spatial_attention(student) - spatial_attention(teacher)).abs().sum() / 3
+        elif attend == 'channel':
+            weight = channel_attention(teacher)[..., None, None]
+            compared = (channel_attention(student) - channel_attention(teacher)).abs().sum() / 3
+        cells = student.shape[2] * student.shape[3]
+        assert_near(terms['background'], (weight * (student - teacher) ** 2).sum() / cells / 3, 1e-5)
+        assert_near(terms.get('attention', torch.zeros(())), compared, 1e-5, floor=1)
+        assert ('attention' in terms) is (attend != 'none')
 
     def test_relation_starts_as_the_squared_difference(self):
         inputs = self.inputs()

@@ -50,6 +50,15 @@ def test_equal_widths_are_adapted_too():
     assert sizes == [(16, 16, 3)] * 3
 
 
+def test_the_adaptation_may_start_as_the_authors_does():
+    connectors = parts(taps([8], [8]), taps([8]), adapt_std=1e-4).connectors
+    assert connectors['loss_fgi_level0']['init_cfg'] == dict(type='Normal', layer='Conv2d', std=1e-4)
+    connector = MODELS.build(dict(connectors['loss_fgi_level0'], in_channels=16, out_channels=16))
+    connector.init_weights()
+    assert 0.5e-4 < connector.conv.weight.std() < 2e-4
+    assert 'init_cfg' not in parts(taps([8], [8]), taps([8])).connectors['loss_fgi_level0']
+
+
 @pytest.mark.parametrize(
     ('nonnegative', 'relu', 'expected'),
     [(True, 'auto', True), (False, 'auto', False), (True, False, False), (False, True, True)],

@@ -81,6 +81,13 @@ class TestPSPNetKDLoss(LossTester):
         assert_near(self.build(hard_share=0.75).terms(**inputs)['kl'], full['kl'] / 4, 1e-6)
         assert set(self.build(hard_share=1).terms(**inputs)) == {'aux'}
 
+    def test_the_kl_may_have_a_weight_of_its_own(self):
+        inputs = self.inputs()
+        full = self.build(hard_share=0).terms(**inputs)['kl']
+        for share in (0.25, 1):
+            assert_near(self.build(hard_share=share, kl_weight=2).terms(**inputs)['kl'], 2 * full, 1e-6)
+        assert set(self.build(hard_share=0.25, kl_weight=0).terms(**inputs)) == {'aux'}
+
     @pytest.mark.parametrize('head', ['kl', 'aux'])
     def test_ignored_pixels_do_not_count(self, head):
         inputs = self.inputs()

@@ -11,6 +11,7 @@ pytest.importorskip('mmseg')
 
 from mmkd_plugin.block import expand_config
 
+THREE = {'loss_pixel', 'loss_pair', 'loss_holistic'}
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
@@ -22,12 +23,14 @@ def losses(name):
 
 @pytest.mark.parametrize('student', ['espnet', 'espnet-c', 'r18'])
 def test_students_on_camvid(student):
-    assert set(losses(f'structured_seg/pspnet_r101_to_{student}_camvid.py')) == {'loss_pixel', 'loss_pair'}
+    name = f'structured_seg/pspnet_r101_to_{student}_camvid'
+    assert set(losses(f'{name}.py')) == THREE
+    assert set(losses(f'{name}_pixel-pair.py')) == {'loss_pixel', 'loss_pair'}
 
 
-@pytest.mark.parametrize('data', ['r18_ade20k', 'mobilenet-v2_cityscapes'])
+@pytest.mark.parametrize('data', ['r18_ade20k', 'mobilenet-v2_cityscapes', 'r18-half_cityscapes', 'espnet_ade20k'])
 def test_full_recipes(data):
-    assert set(losses(f'structured_seg/pspnet_r101_to_{data}.py')) == {'loss_pixel', 'loss_pair'}
+    assert set(losses(f'structured_seg/pspnet_r101_to_{data}.py')) == THREE
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -47,6 +48,17 @@ class TestPixelWiseLoss(LossTester):
             ),
         }[name]
         return Golden(loss, inputs, {'pixel': value}, {'student': gradient})
+
+    def test_a_sum_over_the_batch_is_one_over_all_processes(self):
+        # Gradients are averaged over the processes, so that each must count for as many as there are.
+        inputs = {name: item[:2] for name, item in self.inputs().items()}
+        loss = PixelWiseLoss(reduction='batch_sum', loss_weight=1)
+        whole = loss.terms(**inputs)['pixel']
+        with mock.patch('mmkd_plugin.methods.structured_seg.get_world_size', return_value=2):
+            parts = [loss.terms(**{name: item[i : i + 1] for name, item in inputs.items()})['pixel'] for i in range(2)]
+            mean = PixelWiseLoss(loss_weight=1).terms(**inputs)['pixel']
+        assert_near((parts[0] + parts[1]) / 2, whole, 1e-6)
+        assert_near(PixelWiseLoss(loss_weight=1).terms(**inputs)['pixel'], mean, 0)
 
     def test_temperature_by_hand(self):
         # At T = log 3 / log 2 the odds of 3 become 2: KL of (2/3, 1/3) to (1/2, 1/2) is 5/3 log 2 - log 3.

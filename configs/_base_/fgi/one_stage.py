@@ -1,4 +1,4 @@
-"""FGI with the authors' settings, for one-stage detectors with anchors; on a pyramid a box counts on its own level."""
+"""FGI with the authors' psi and weight, for one-stage detectors with anchors; on a pyramid a box counts on its own level."""
 
 runner_type = 'mmkd_plugin.DistillRunner'
 

@@ -1,0 +1,7 @@
+"""The authors' teacher and a smaller network of its family, which the paper has compressed instead."""
+
+_base_ = ['../voc/faster-rcnn_vgg11.py', 'mmkd_plugin::_base_/chen/paper.py']
+
+distill = dict(
+    teacher='mmkd_plugin::voc/faster-rcnn_vgg16.py',
+    teacher_ckpt='work_dirs/voc/faster-rcnn_vgg16.pth')

@@ -1,0 +1,5 @@
+"""The ablation without the discriminator."""
+
+_base_ = './pspnet_r101_to_r18_cityscapes.py'
+
+distill = dict(methods=dict(holistic=None))

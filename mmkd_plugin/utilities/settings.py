@@ -129,7 +129,7 @@ class Setting:
 
     def has(self, role: Role) -> bool:
         """Whether the number has a role."""
-        options = get_args(self.hint) if _is_union(get_origin(self.hint)) else (self.hint,)
+        options = get_args(self.hint) if is_union(get_origin(self.hint)) else (self.hint,)
         return any(role in getattr(option, '__metadata__', ()) for option in options)
 
 

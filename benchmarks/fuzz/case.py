@@ -7,8 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mmkd_plugin.block import DistillBlock
-
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'config.py'
 """The user's config, in the folder of the case."""
@@ -118,14 +116,6 @@ class Case:
     def distill(self) -> dict[str, Any]:
         """The user's block."""
         return self.values['distill']
-
-    @property
-    def distils(self) -> bool:
-        """Whether a run with this block adds terms, as far as the block itself says; True where it cannot be read."""
-        try:
-            return bool(DistillBlock.parse(self.distill).methods)
-        except (ValueError, KeyError):
-            return True
 
     def text(self, values: dict[str, Any] | None = None) -> str:
         """The config as it is written."""

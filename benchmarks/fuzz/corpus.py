@@ -50,7 +50,6 @@ _REFUSED: dict[str, dict[str, Callable[[Case], None]]] = {
         ),
         'a letter too little': lambda case: _values(case, distil=case.values.pop('distill')),
         'a strategy': lambda case: _values(case, strategy=dict(type='FSDPStrategy')),
-        'a level that is not there': lambda case: _alone(case, 'pkd', **_PKD, levels=99),
         'a weight that is no number': lambda case: _method(case, fgd=dict(loss_weight=NAN)),
         'an infinite weight': lambda case: _method(case, fgd=dict(foreground_weight=INF)),
         'a loss weight that is no number': lambda case: _alone(
@@ -104,6 +103,7 @@ _RUN: dict[str, dict[str, Callable[[Case], None]]] = {
             case, methods=dict(fgd=dict(loss_weight=0)), teacher_ckpt='absent.pth'
         ),
         'an averaged copy': lambda case: _values(case, custom_hooks=[dict(type='EMAHook')]),
+        'a level that is not there': lambda case: _alone(case, 'pkd', **_PKD, levels=99),
         'no runner': lambda case: _values(case, runner_type=None),
     },
     'pspnet': {

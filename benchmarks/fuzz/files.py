@@ -209,9 +209,9 @@ _SEGMENTATION: dict[str, tuple[str, Callable[[Path, random.Random], Any]]] = {
     ),
 }
 _BOTH: dict[str, tuple[str, Callable[[Path, random.Random], Any]]] = {
-    'images of 8 x 8': (FINE, _resized(8, 8)),
-    'images of 1 x 1': (FINE, _resized(1, 1)),
-    'images of 300 x 20': (FINE, _resized(300, 20)),
+    'images of 8 x 8': (EITHER, _resized(8, 8)),
+    'images of 1 x 1': (EITHER, _resized(1, 1)),
+    'images of 300 x 20': (EITHER, _resized(300, 20)),
     'grey images': (FINE, _each('train', lambda path: Image.open(path).convert('L').save(path))),
     'images missing': (WRONG, _each('train', Path.unlink)),
     'images cut off': (WRONG, _each('train', lambda path: path.write_bytes(path.read_bytes()[:90]))),

@@ -13,10 +13,13 @@ import signal
 import threading
 from pathlib import Path
 
+from mmengine.config import Config
+
 from benchmarks.fuzz.case import CONFIG, EITHER, ROOT, WRONG, Case, Scene
 from benchmarks.fuzz.child import BEFORE, RESULT, SCREEN, play
 from benchmarks.fuzz.draws import plain_case
 from benchmarks.fuzz.files import DATA, EVIDENCE, WEIGHTS
+from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
 
 RUNS, SENTENCE, TRACEBACK, SILENT = 'runs', 'one sentence', 'traceback', 'silent'
@@ -164,9 +167,17 @@ def _of_run(case: Case, folder: Path) -> Verdict:
     strange = [name for step in steps for name, value in step.items() if 'loss' in name and not _finite(value)]
     if strange:
         return Verdict(SILENT, f'{strange[0]} is not finite')
-    if case.distils and not any(name.startswith('distill.') for step in steps for name in step):
+    if distils(folder / CONFIG) and not any(name.startswith('distill.') for step in steps for name in step):
         return Verdict(SILENT, 'it was not distilled')
     return Verdict(RUNS)
+
+
+def distils(config: Path) -> bool:
+    """Whether a config's block, with all that it inherits, asks for terms; True where it cannot be read."""
+    try:
+        return bool(DistillBlock.parse(Config.fromfile(str(config)).distill).methods)
+    except Exception:
+        return True
 
 
 def _finite(value: object) -> bool:

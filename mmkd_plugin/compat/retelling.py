@@ -23,6 +23,8 @@ _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _REQUIRED = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)')
 _NO_LOOP = re.compile(r'self\._(train|val|test)_loop` should not be None')
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+_IN_WORKER = re.compile(r'failed to load image: (.+)')
+_COCO = 'it must hold a dict with "images", "annotations" and "categories".'
 _VERBS = dict(train='train', val='validate', test='test')
 _FIXES = {
     errno.EISDIR: 'it is a folder, give a file',
@@ -186,6 +188,45 @@ def _one_value(error: BaseException) -> str | None:
     )
 
 
+def _no_data(error: BaseException) -> str | None:
+    empty = isinstance(error, ValueError) and 'need at least one array to concatenate' in _text(error)
+    frames = [frame for frame in _frames(error) if frame.f_code.co_name in ('full_init', '_serialize_data')]
+    if not empty or not frames:
+        return None
+    dataset = frames[-1].f_locals.get('self')
+    places = [getattr(dataset, 'ann_file', ''), *(getattr(dataset, 'data_prefix', None) or {}).values()]
+    found = ', '.join(f'"{place}"' for place in places if place) or 'its paths'
+    return (
+        f'The {type(dataset).__name__} holds no image; look at {found} and at filter_cfg, which leaves out images '
+        'without boxes where it is told to.'
+    )
+
+
+def _no_coco_file(error: BaseException) -> str | None:
+    if not isinstance(error, AssertionError) or 'annotation file format' not in _text(error):
+        return None
+    names = [frame.f_locals.get('annotation_file') for frame in _frames(error)]
+    return f'"{next((name for name in reversed(names) if name), "The annotation file")}" is no COCO file; {_COCO}'
+
+
+def _bad_sample(error: BaseException) -> str | None:
+    """A step of a data pipeline that stumbles over an image or what belongs to it."""
+    steps = [frame.f_locals for frame in _frames(error) if isinstance(frame.f_locals.get('results'), dict)]
+    named = [step for step in steps if step['results'].get('img_path')]
+    if named:
+        image, step = named[0]['results']['img_path'], type(named[0].get('self')).__name__
+    else:
+        # The error of a process of a data loader has its frames in the text alone.
+        found = _IN_WORKER.search(_text(error))
+        if found is None:
+            return None
+        image, step = found[1], 'The pipeline'
+    return (
+        f'The image "{image}" or its annotation cannot be used ({step}: {_gist(error)}); make it again, or leave it '
+        'out.'
+    )
+
+
 _KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
     _not_registered,
     _wrong_arguments,
@@ -193,5 +234,8 @@ _KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
     _out_of_memory,
     _no_loop,
     _one_value,
+    _no_data,
+    _no_coco_file,
     _file,
+    _bad_sample,
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import logging
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+from mmengine.logging import print_log
 from typing_extensions import Literal
 
 from mmkd_plugin.errors import DistillError
@@ -162,9 +164,12 @@ class Feature(Method):
         ]
         if self.levels is not None and self.levels > count:
             strides = ', '.join(f'{level.student.stride:g}' for level in next(iter(found.values())))
-            raise DistillError(
+            # Recipes name the number that suits most models, so that this ends no run.
+            print_log(
                 f'"{where}.levels" is {self.levels}, but {models.student.name} and {models.teacher.name} have {count} '
-                f'to compare there, of stride {strides}; give at most {count}, or None for all.'
+                f'to compare there, of stride {strides}; all of these are compared.',
+                'current',
+                logging.WARNING,
             )
         return paired[: self.levels]
 

@@ -8,6 +8,8 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from mmcv.transforms import BaseTransform
+from mmdet.datasets import CocoDataset
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS, RUNNERS, Registry
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
@@ -191,3 +193,33 @@ def test_config_that_tests_on_nothing(tmp_path: Path) -> None:
 def test_batch_norm_of_one_value() -> None:
     sentence = told(lambda: nn.BatchNorm2d(2)(torch.zeros(1, 2, 1, 1)))
     assert 'set train_dataloader.batch_size to 2 or more' in str(sentence)
+
+
+class Breaks(BaseTransform):
+    """Somebody's step of a pipeline, which stumbles."""
+
+    def transform(self, results: dict) -> dict:
+        raise ValueError('no such colour')
+
+
+def test_sample_that_a_pipeline_stumbles_over(tmp_path: Path) -> None:
+    sentence = told(lambda: Breaks()(dict(img_path='a/b.png')))
+    assert sentence == (
+        'The image "a/b.png" or its annotation cannot be used (Breaks: no such colour); make it again, or leave it out.'
+    )
+    assert told(lambda: Breaks()(dict(other=1))) is None
+    assert retell(AssertionError('Caught AssertionError\nOriginal Traceback:\nfailed to load image: c.png')) is not None
+
+
+def test_data_without_an_image(tmp_path: Path) -> None:
+    path = tmp_path / 'empty.json'
+    path.write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}')
+    sentence = told(lambda: CocoDataset(ann_file=str(path), metainfo=dict(classes=('a',))))
+    assert sentence is not None and f'The CocoDataset holds no image; look at "{path}"' in sentence
+
+
+def test_annotations_of_another_form(tmp_path: Path) -> None:
+    path = tmp_path / 'list.json'
+    path.write_text('[]')
+    sentence = told(lambda: CocoDataset(ann_file=str(path)))
+    assert sentence == f'"{path}" is no COCO file; it must hold a dict with "images", "annotations" and "categories".'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -139,16 +141,6 @@ def test_class_maps_can_be_declared():
             r'has a loss_weight and another one in its loss; keep',
         ),
         (MGD, dict(levels=0), r'levels" is 0; it must be a whole number of at least 1 or None'),
-        (
-            MGD,
-            dict(levels=4),
-            r'x.levels" is 4, but RetinaNet and RetinaNet have 3 to compare there, of stride 8, 16, 32;',
-        ),
-        (
-            MGD,
-            dict(tap=dict(student='backbone.layer2', teacher='backbone.layer2'), levels=2),
-            r'levels" is 2, .* have 1 to compare there, of stride 8; give at most 1, or None for all',
-        ),
         (dict(type='PKDLoss', loss_weight='1'), {}, r"x.loss.loss_weight\" is '1'; it must be a number\."),
         (dict(type='PKDLoss', resize_stu='no'), {}, r"x.loss.resize_stu\" is 'no'; it must be True or False\."),
         (dict(type='KLDivergence', reduction=1), {}, r'x.loss.reduction" is 1; it must be a text\.'),
@@ -214,3 +206,12 @@ def test_recipes_are_mmrazors_settings():
     assert (cwd.loss.tau, cwd.loss_weight, cwd.get('levels')) == (1, 10, None)
     pkd = Config.fromfile(RECIPES / 'pkd/neck.py').distill.methods.pkd
     assert (pkd.loss_weight, pkd.levels) == (6, 4)
+
+
+def test_more_levels_than_there_are_are_told():
+    with mock.patch('mmkd_plugin.methods.feature.print_log') as told:
+        model = expand(MGD, levels=99).model
+    (sentence, _, level), _ = told.call_args
+    assert 'x.levels" is 99, but RetinaNet and RetinaNet have 3 to compare there, of stride 8, 16, 32;' in sentence
+    assert level == logging.WARNING
+    assert len(model.distiller.distill_losses) == 3

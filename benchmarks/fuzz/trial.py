@@ -31,6 +31,16 @@ SECONDS = 120.0
 GIB = 6.0
 """Memory that a command may take."""
 
+PRELOADED = (
+    *(
+        f'{package}.{part}'
+        for package in ('mmdet', 'mmseg')
+        for part in ('datasets', 'engine', 'models', 'visualization')
+    ),
+    *('mmkd_plugin.cli', 'mmkd_plugin.connectors', 'mmkd_plugin.datasets', 'mmkd_plugin.engine', 'torch._dynamo'),
+)
+"""What every command would import anew."""
+
 _WARNING = re.compile(r' - WARNING - (.*)')
 _ERROR = re.compile(r'^(?:[\w./-]+(?: [\w-]+)?: )?error: .', re.MULTILINE)
 _TRACE = 'Traceback (most recent call last)'
@@ -105,7 +115,7 @@ class Ground:
         if case.options:
             arguments += ['--cfg-options', *case.options]
         context = multiprocessing.get_context('forkserver')
-        context.set_forkserver_preload(['mmdet.models', 'mmseg.models', 'mmkd_plugin.engine', play.__module__])
+        context.set_forkserver_preload([*PRELOADED, play.__module__])
         process = context.Process(target=play, args=(str(folder), case.tool, arguments, GIB))
         process.start()
         process.join(seconds)

@@ -43,6 +43,7 @@ PRELOADED = (
 
 _WARNING = re.compile(r' - WARNING - (.*)')
 _ERROR = re.compile(r'^(?:[\w./-]+(?: [\w-]+)?: )?error: .', re.MULTILINE)
+_OFF = 'Distillation is off'
 _TRACE = 'Traceback (most recent call last)'
 
 
@@ -177,7 +178,12 @@ def _of_run(case: Case, folder: Path) -> Verdict:
     strange = [name for step in steps for name, value in step.items() if 'loss' in name and not _finite(value)]
     if strange:
         return Verdict(SILENT, f'{strange[0]} is not finite')
-    if distils(folder / CONFIG) and not any(name.startswith('distill.') for step in steps for name in step):
+    told = _OFF in (folder / SCREEN).read_text(errors='replace')
+    if (
+        not told
+        and distils(folder / CONFIG)
+        and not any(name.startswith('distill.') for step in steps for name in step)
+    ):
         return Verdict(SILENT, 'it was not distilled')
     return Verdict(RUNS)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
+import traceback
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -55,7 +57,16 @@ def lack(error: BaseException) -> str:
         if asked:
             name = next(group for group in asked.groups() if group)
             return _needs('ldm' if name == 'VPD' else name)
-    return sentence(error)
+    return _own_fault(links[0]) or sentence(error)
+
+
+def _own_fault(error: BaseException) -> str:
+    """That the model's own code is at fault, and where; nothing for an error that arose elsewhere."""
+    files = [Path(frame.filename).as_posix() for frame in traceback.extract_tb(error.__traceback__)]
+    own = [name for name in files if re.search(r'/site-packages/(mmdet|mmseg)/models/', name)]
+    if not isinstance(error, RuntimeError) or not own:
+        return ''
+    return f'fails in its own code, {own[-1].rpartition("/site-packages/")[2]}: {sentence(error)}'
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

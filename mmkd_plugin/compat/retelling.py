@@ -23,6 +23,8 @@ _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _REQUIRED = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.*)')
 _NO_LOOP = re.compile(r'self\._(train|val|test)_loop` should not be None')
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+_OUT_OF_CLASSES = re.compile(r'Target (\d+) is out of bounds')
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base 10: '(.*)'")
 _IN_WORKER = re.compile(r'failed to load image: (.+)')
 _COCO = 'it must hold a dict with "images", "annotations" and "categories".'
 _VERBS = dict(train='train', val='validate', test='test')
@@ -227,6 +229,43 @@ def _bad_sample(error: BaseException) -> str | None:
     )
 
 
+def _unknown_label(error: BaseException) -> str | None:
+    found = _OUT_OF_CLASSES.search(_text(error)) if isinstance(error, IndexError) else None
+    if found is None:
+        return None
+    return (
+        f'The data hold the label {found[1]}, which is none of the classes of the model; set num_classes of its heads, '
+        "or correct the labels and the data set's metainfo."
+    )
+
+
+def _half_a_loop(error: BaseException) -> str | None:
+    if not isinstance(error, ValueError) or 'should be either all None or not None' not in _text(error):
+        return None
+    names = _gist(error).partition(' should be')[0]
+    values = {name: f'{name}=None' in _text(error) for name in re.split(r',? and |, ', names)}
+    missing = ' and '.join(name for name, absent in values.items() if absent)
+    return f'The config has no {missing or "complete loop"}, without which {names} are of no use; set it.'
+
+
+def _no_optimizer(error: BaseException) -> str | None:
+    built = [frame.f_locals for frame in _frames(error) if frame.f_code.co_name == '__call__']
+    kinds = [item.get('self') for item in built if hasattr(item.get('self'), 'optimizer_cfg')]
+    if not isinstance(error, TypeError) or 'is not a callable object' not in _text(error) or not kinds:
+        return None
+    name = str(kinds[-1].optimizer_cfg.get('type'))
+    return f'The config asks for the optimizer "{name}", which nothing registers: {nearest(name, _registered("optimizer"))}'
+
+
+def _no_number(error: BaseException) -> str | None:
+    found = _NO_NUMBER.search(_text(error)) if isinstance(error, ValueError) else None
+    loops = [frame.f_locals for frame in _frames(error) if frame.f_code.co_name == '__init__']
+    names = [key for item in loops for key in ('max_iters', 'max_epochs') if found and str(item.get(key)) == found[1]]
+    if found is None or not names:
+        return None
+    return f'train_cfg.{names[0]} is "{found[1]}"; it must be a whole number.'
+
+
 _KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
     _not_registered,
     _wrong_arguments,
@@ -236,6 +275,10 @@ _KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
     _one_value,
     _no_data,
     _no_coco_file,
+    _unknown_label,
+    _half_a_loop,
+    _no_optimizer,
+    _no_number,
     _file,
     _bad_sample,
 )

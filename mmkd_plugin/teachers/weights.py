@@ -139,9 +139,12 @@ def _shape(value: Any) -> tuple | None:
 
 
 def _require_finite(teacher: nn.Module, name: str) -> None:
-    """Refuse weights of a training that had diverged; buffers may hold infinity, as masks do."""
+    """Refuse weights of a training that had diverged; buffers other than statistics may hold infinity, as masks do."""
     broken = [key for key, value in teacher.named_parameters() if not bool(torch.isfinite(value).all())]
-    broken += [key for key, value in teacher.named_buffers() if bool(torch.isnan(value).any())]
+    for key, value in teacher.named_buffers():
+        statistic = key.endswith(('running_mean', 'running_var'))
+        if bool(torch.isnan(value).any()) or statistic and not bool(torch.isfinite(value).all()):
+            broken.append(key)
     if broken:
         more = f' and {len(broken) - 1} more entries' if len(broken) > 1 else ''
         raise DistillError(

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 
 from benchmarks.zoo import reasons
 from benchmarks.zoo.reasons import lack, sentence
@@ -80,3 +81,13 @@ def test_what_is_not_known_stays_as_it_was_said():
     assert lack(TypeError('  odd\n      thing')) == sentence(TypeError('odd')) == 'TypeError: odd'
     assert sentence(DistillError('Ours.')) == 'Ours.'
     assert len(sentence(TypeError('a' * 500))) == len('TypeError: ') + 300
+
+
+def test_a_fault_of_the_models_own_code_is_told_with_its_place():
+    model = MODELS.build(
+        dict(type='mmdet.FPN', in_channels=[8, 16], out_channels=4, num_outs=2, norm_cfg=dict(type='BN'))
+    )
+    with pytest.raises(RuntimeError) as caught:
+        model([torch.zeros(1, 4, 8, 8), torch.zeros(1, 16, 4, 4)])
+    assert lack(caught.value).startswith('fails in its own code, mmdet/models/necks/fpn.py: RuntimeError: ')
+    assert lack(RuntimeError('elsewhere')) == 'RuntimeError: elsewhere'

@@ -11,7 +11,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.datasets import CocoDataset
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS, RUNNERS, Registry
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 from torch import nn
 
 from mmkd_plugin.compat.retelling import retell
@@ -223,3 +223,39 @@ def test_annotations_of_another_form(tmp_path: Path) -> None:
     path.write_text('[]')
     sentence = told(lambda: CocoDataset(ann_file=str(path)))
     assert sentence == f'"{path}" is no COCO file; it must hold a dict with "images", "annotations" and "categories".'
+
+
+def test_label_that_is_no_class() -> None:
+    labels = torch.tensor([[[9]]])
+    sentence = told(lambda: nn.functional.cross_entropy(torch.zeros(1, 2, 1, 1), labels))
+    assert sentence is not None and sentence.startswith('The data hold the label 9, which is none of the classes')
+
+
+def run_of(folder: Path, **values: Any) -> Runner:
+    return Runner(
+        model=nn.Linear(1, 1),
+        work_dir=str(folder),
+        train_dataloader=[0],
+        optim_wrapper=values.get('optim_wrapper', dict(optimizer=dict(type='SGD', lr=1.0))),
+        train_cfg=values.get('train_cfg', dict(by_epoch=False, max_iters=1)),
+        experiment_name=f'{folder.name}{len(values)}',
+        **{key: value for key, value in values.items() if key not in ('optim_wrapper', 'train_cfg')},
+    )
+
+
+def test_training_without_an_optimizer(tmp_path: Path) -> None:
+    sentence = told(lambda: run_of(tmp_path, optim_wrapper=None))
+    assert sentence == (
+        'The config has no optim_wrapper, without which train_dataloader, train_cfg, and optim_wrapper are of no use; set it.'
+    )
+
+
+def test_optimizer_that_nothing_registers(tmp_path: Path) -> None:
+    runner = run_of(tmp_path)
+    sentence = told(lambda: runner.build_optim_wrapper(dict(type='OptimWrapper', optimizer=dict(type='Adamm', lr=1.0))))
+    assert sentence is not None and 'asks for the optimizer "Adamm"' in sentence and '"Adam"' in sentence
+
+
+def test_length_that_is_no_number() -> None:
+    sentence = told(lambda: IterBasedTrainLoop(None, [0], max_iters='two'))
+    assert sentence == 'train_cfg.max_iters is "two"; it must be a whole number.'

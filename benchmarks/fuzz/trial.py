@@ -178,12 +178,9 @@ def _of_run(case: Case, folder: Path) -> Verdict:
     strange = [name for step in steps for name, value in step.items() if 'loss' in name and not _finite(value)]
     if strange:
         return Verdict(SILENT, f'{strange[0]} is not finite')
+    distilled = any(name.startswith('distill.') for step in steps for name in step)
     told = _OFF in (folder / SCREEN).read_text(errors='replace')
-    if (
-        not told
-        and distils(folder / CONFIG)
-        and not any(name.startswith('distill.') for step in steps for name in step)
-    ):
+    if not distilled and not told and distils(folder / CONFIG):
         return Verdict(SILENT, 'it was not distilled')
     return Verdict(RUNS)
 

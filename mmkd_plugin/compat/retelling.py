@@ -254,7 +254,8 @@ def _no_optimizer(error: BaseException) -> str | None:
     if not isinstance(error, TypeError) or 'is not a callable object' not in _text(error) or not kinds:
         return None
     name = str(kinds[-1].optimizer_cfg.get('type'))
-    return f'The config asks for the optimizer "{name}", which nothing registers: {nearest(name, _registered("optimizer"))}'
+    known = set(_registered('optimizer'))
+    return f'The config asks for the optimizer "{name}", which nothing registers: {nearest(name, known)}'
 
 
 def _no_number(error: BaseException) -> str | None:

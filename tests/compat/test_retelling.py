@@ -246,7 +246,8 @@ def run_of(folder: Path, **values: Any) -> Runner:
 def test_training_without_an_optimizer(tmp_path: Path) -> None:
     sentence = told(lambda: run_of(tmp_path, optim_wrapper=None))
     assert sentence == (
-        'The config has no optim_wrapper, without which train_dataloader, train_cfg, and optim_wrapper are of no use; set it.'
+        'The config has no optim_wrapper, without which train_dataloader, train_cfg, and optim_wrapper are of no use; '
+        'set it.'
     )
 
 

@@ -50,6 +50,7 @@ def test_entry_that_is_no_tensor(tmp_path: Path) -> None:
         ('backbone.conv1.weight', float('nan')),
         ('backbone.conv1.weight', float('inf')),
         ('backbone.bn1.running_var', float('nan')),
+        ('backbone.bn1.running_mean', float('inf')),
     ],
 )
 def test_weights_that_are_not_finite(tmp_path: Path, key: str, value: float) -> None:

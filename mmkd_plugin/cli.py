@@ -169,9 +169,10 @@ def override(cfg: Config, options: dict[str, Any] | None) -> None:
         try:
             cfg.merge_from_dict({key: value})
         except Exception as error:
-            # What our start-up file tells of configs is MMEngine's own error below.
-            said: Any = error.__cause__ if isinstance(error, DistillError) else error
-            reason = str(said.args[0] if said.args else type(said).__name__).splitlines()[0].rstrip('.')
+            reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0].rstrip('.')
+            if isinstance(error, DistillError):
+                # Our own sentence is about what a config says.
+                reason = 'something on this path is no dict there'
             raise DistillError(
                 f'--cfg-options {key}={value} cannot be applied to the config ({reason}); give the path of an entry, '
                 'as "mmkd print-config" or the config itself shows them.'

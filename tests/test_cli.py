@@ -70,7 +70,8 @@ def test_two_recipes(tmp_path: Path, config: str) -> None:
 
 def test_option_below_an_inherited_text(tmp_path: Path, config: str) -> None:
     Path(config).write_text("distill = dict(teacher='a.py')\n")
-    with pytest.raises(DistillError, match=r'^"teacher" is a dict here'):
+    message = r'^--cfg-options distill\.teacher\.type=RetinaNet cannot be applied .*something on this path is no dict'
+    with pytest.raises(DistillError, match=message):
         read(config, '--cfg-options', 'distill.teacher.type=RetinaNet')
 
 

@@ -34,6 +34,7 @@ class TestChen(MethodTester):
         margin='regression_margin',
         hint_adapt="adapt='always', 'auto' or 'never'",
     )
+    changes = dict(tap=dict(tap='backbone'))
     term = 'soft'
     other = dict(type='Chen', hard_share=1, regression_weight=0)
 

@@ -105,7 +105,7 @@ def _require_files(dataset: dict, purpose: str) -> None:
 
 def class_names(meta: dict[str, Any] | None) -> tuple[str, ...] | None:
     """Class names of a data set's or checkpoint's meta information, None where it holds none."""
-    meta = meta or {}
+    meta = meta if isinstance(meta, dict) else {}
     names = meta.get('classes', meta.get('CLASSES'))
     return tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else None
 

@@ -78,8 +78,11 @@ class DistillRunner(SafeRunner):
             require_no_strategy(self.cfg)
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
             require_annotations(self._train_dataloader, 'training')
-        if not self.add_distillation() and self._block is not None and not self._distils:
-            self.logger.info('Distillation is off: every method of the distill block has weight 0.')
+        if not self.add_distillation() and not self._distils:
+            if self._block is not None:
+                self.logger.info('Distillation is off: every method of the distill block has weight 0.')
+            elif self.cfg.get('runner_type'):
+                self.logger.info('Distillation is off: the config asks for its runner, but has no distill block.')
         self._register_missing_hooks()
         with told_in_a_sentence(), faults_explained(self):
             return super().train()

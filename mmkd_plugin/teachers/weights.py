@@ -68,7 +68,8 @@ def build_teacher(
     loaded = load_checkpoint_file(local_file(checkpoint), trust=trust_checkpoint)
     report = _load_all(teacher, loaded, checkpoint)
     _require_finite(teacher, checkpoint)
-    return LoadedTeacher(teacher, report, loaded.get('meta') or {})
+    meta = loaded.get('meta')
+    return LoadedTeacher(teacher, report, meta if isinstance(meta, dict) else {})
 
 
 def _without_pretrained(model: dict) -> dict:

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.engine import DistillRunner
 from mmkd_plugin.errors import DistillError
 
 ZERO = dict(fgd=dict(type='FGD', foreground_weight=0, background_weight=0, attention_weight=0, relation_weight=0))
@@ -201,3 +202,15 @@ def test_compiled_step_gives_the_same_losses(tmp_path):
     plain = train(run_config(tmp_path / 'plain', iterations=1, distill=block()))
     compiled = train(run_config(tmp_path / 'compiled', iterations=1, distill=block(), compile=dict(backend='eager')))
     assert losses_of(plain, 'loss') == losses_of(compiled, 'loss')
+
+
+@pytest.mark.parametrize(('changes', 'words'), [({}, 'has no distill block'), (dict(runner_type=None), '')])
+def test_our_runner_without_a_block_says_so(tmp_path, changes, words):
+    config = run_config(tmp_path, iterations=1)
+    config.pop('distill', None)
+    config.update({'runner_type': 'mmkd_plugin.DistillRunner', **changes})
+    runner = DistillRunner.from_cfg(config)
+    runner.train()
+    (log,) = tmp_path.rglob('*.log')
+    assert ('Distillation is off' in log.read_text()) is bool(words)
+    assert words in log.read_text()

@@ -10,6 +10,7 @@ import torch
 from _helpers.tiny import retinanet
 from mmengine.registry import MODELS
 
+from mmkd_plugin.engine.preflight import check_classes, class_names
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers import build_teacher
 
@@ -74,3 +75,11 @@ def test_folder(tmp_path: Path) -> None:
     with pytest.raises(DistillError, match=r'is a folder; name one of its files, such as ".*iter_2\.pth"\.'):
         build_teacher(retinanet(), str(tmp_path))
     build_teacher(retinanet(), str(tmp_path / 'iter_2.pth'))
+
+
+@pytest.mark.parametrize('meta', [['?'], 'text', None, dict(dataset_meta=['?'])])
+def test_meta_of_another_kind_says_nothing(tmp_path: Path, meta: Any) -> None:
+    torch.save(dict(state_dict=state(), meta=meta), tmp_path / 'teacher.pth')
+    teacher = build_teacher(retinanet(), str(tmp_path / 'teacher.pth'))
+    found = teacher.meta.get('dataset_meta', teacher.meta)
+    assert class_names(found) is None and check_classes(dict(classes=('a',)), found, by_class=True)

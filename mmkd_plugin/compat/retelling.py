@@ -229,6 +229,18 @@ def _bad_sample(error: BaseException) -> str | None:
     )
 
 
+def _bad_annotation(error: BaseException) -> str | None:
+    """An entry of an annotation file that a data set cannot read."""
+    frames = [frame.f_locals for frame in _frames(error) if frame.f_code.co_name == 'parse_data_info']
+    path = getattr(frames[-1].get('self'), 'ann_file', '') if frames else ''
+    if not path or not isinstance(error, (ValueError, TypeError, KeyError, IndexError)):
+        return None
+    image = frames[-1].get('img_info')
+    name = image.get('file_name') if isinstance(image, dict) else None
+    what = f'What "{path}" says of "{name}"' if name else f'An entry of "{path}"'
+    return f'{what} cannot be read ({type(error).__name__}: {_gist(error)}); correct the file or make it again.'
+
+
 def _unknown_label(error: BaseException) -> str | None:
     found = _OUT_OF_CLASSES.search(_text(error)) if isinstance(error, IndexError) else None
     if found is None:
@@ -276,6 +288,7 @@ _KNOWN: tuple[Callable[[BaseException], str | None], ...] = (
     _one_value,
     _no_data,
     _no_coco_file,
+    _bad_annotation,
     _unknown_label,
     _half_a_loop,
     _no_optimizer,

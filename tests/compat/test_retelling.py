@@ -260,3 +260,14 @@ def test_optimizer_that_nothing_registers(tmp_path: Path) -> None:
 def test_length_that_is_no_number() -> None:
     sentence = told(lambda: IterBasedTrainLoop(None, [0], max_iters='two'))
     assert sentence == 'train_cfg.max_iters is "two"; it must be a whole number.'
+
+
+def test_annotation_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / 'short.json'
+    image = dict(id=1, file_name='a.png', width=8, height=8)
+    box = dict(id=1, image_id=1, category_id=1, bbox=[1, 2], area=4, iscrowd=0)
+    path.write_text(json.dumps(dict(images=[image], annotations=[box], categories=[dict(id=1, name='a')])))
+    sentence = told(lambda: CocoDataset(ann_file=str(path), metainfo=dict(classes=('a',))))
+    assert sentence is not None and sentence.startswith(
+        f'What "{path}" says of "a.png" cannot be read (ValueError: not '
+    )

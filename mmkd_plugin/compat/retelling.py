@@ -233,7 +233,8 @@ def _bad_annotation(error: BaseException) -> str | None:
     """An entry of an annotation file that a data set cannot read."""
     frames = [frame.f_locals for frame in _frames(error) if frame.f_code.co_name == 'parse_data_info']
     path = getattr(frames[-1].get('self'), 'ann_file', '') if frames else ''
-    if not path or not isinstance(error, (ValueError, TypeError, KeyError, IndexError)):
+    # Without "img" it is the data set that is set up wrongly.
+    if not path or not isinstance(error, (ValueError, TypeError, KeyError, IndexError)) or error.args == ('img',):
         return None
     image = frames[-1].get('img_info')
     name = image.get('file_name') if isinstance(image, dict) else None

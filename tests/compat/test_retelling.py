@@ -267,7 +267,8 @@ def test_annotation_that_cannot_be_read(tmp_path: Path) -> None:
     image = dict(id=1, file_name='a.png', width=8, height=8)
     box = dict(id=1, image_id=1, category_id=1, bbox=[1, 2], area=4, iscrowd=0)
     path.write_text(json.dumps(dict(images=[image], annotations=[box], categories=[dict(id=1, name='a')])))
-    sentence = told(lambda: CocoDataset(ann_file=str(path), metainfo=dict(classes=('a',))))
+    values = dict(ann_file=str(path), metainfo=dict(classes=('a',)), data_prefix=dict(img=''))
+    sentence = told(lambda: CocoDataset(**values))
     assert sentence is not None and sentence.startswith(
         f'What "{path}" says of "a.png" cannot be read (ValueError: not '
     )

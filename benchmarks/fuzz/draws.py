@@ -318,6 +318,7 @@ def _right_values(draw: random.Random, case: Case) -> None:
     case.before = copy.deepcopy(case.values)
     key = draw.choice([name for name in settings if name not in ('teacher', 'schedule', 'schedules')])
     value = right_value(draw, settings[key])
-    changed = key not in method and value != settings[key].default
+    # 'auto' is one of the others, whichever fits.
+    changed = key not in method and value not in (settings[key].default, 'auto')
     method[key] = value
     case.sort, case.told = EITHER if changed else FINE, f'{method["type"]}.{key}={value!r}'

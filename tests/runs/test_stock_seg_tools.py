@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import mmseg
@@ -75,6 +76,7 @@ def folder(tmp_path_factory) -> Path:
 )
 def test_train_then_test(folder, recipe, terms):
     (folder / 'student.py').write_text(STUDENT.format(recipe=recipe))
+    shutil.rmtree(folder / 'run', ignore_errors=True)
     trained = call(folder, STOCK / 'train.py', 'student.py', '--work-dir', 'run')
     assert trained.returncode == 0, trained.stderr[-3000:]
     output = trained.stdout + trained.stderr

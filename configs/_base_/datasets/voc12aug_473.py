@@ -9,7 +9,7 @@ train_pipeline = [
     # VOC's longer side is 500 pixels.
     dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomRotate', prob=0.5, degree=10, pad_val=(103.53, 116.28, 123.675), seg_pad_val=255),
-    dict(type='mmkd_plugin.RandomGaussianBlur', kernel=5, prob=0.5),
+    dict(type='mmkd_plugin.RandomGaussianBlur', sigma=1.1, prob=0.5),
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='PackSegInputs'),

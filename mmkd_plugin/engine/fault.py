@@ -211,7 +211,7 @@ def _fix(runner: Runner, fault: Fault) -> str:
     kinds = {finding.label.kind for finding in fault.findings}
     return {
         'term': 'lower its weight or the learning rate',
-        'loss': 'lower the learning rate or let it warm up, and look at the boxes or labels of these images',
+        'loss': 'lower the learning rate or let it warm up, and look at their boxes or labels',
         'discriminator': "lower the learning rate of the discriminator's optimizer",
         'gradient': 'look for a division or root at zero in a loss, or lower the learning rate',
         'scale': 'the gradient overflows at every scale: train in single precision or lower the weights',

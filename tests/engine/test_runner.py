@@ -197,6 +197,7 @@ def test_block_is_not_changed_by_a_run(tmp_path):
     assert distill == before
 
 
+@pytest.mark.slow
 def test_compiled_step_gives_the_same_losses(tmp_path):
     """The backend that compiles nothing still traces everything, which is where a step would fail."""
     plain = train(run_config(tmp_path / 'plain', iterations=1, distill=block()))

@@ -56,6 +56,9 @@ def require_optimizer(config: Any, where: str) -> None:
         DistillError: On an unknown type or key, or a plainly wrong type of value.
     """
     _require_buildable(config, OPTIMIZERS, where, given=('params',), example="dict(type='SGD', lr=4e-4)")
+    # The optimizers of older torch have neither a hint nor a number as the default there.
+    if isinstance(config.get('lr'), str):
+        raise DistillError(f'"{where}.lr" is {config["lr"]!r}; it must be a number.')
 
 
 def require_optim_wrapper(config: Any, where: str) -> None:

@@ -121,7 +121,8 @@ class FGDLoss(DistillLoss):
             together=self.together,
             attend=self.attend,
         )
-        return {name: weight * getattr(terms, name) / self._area(image_shapes) for name, weight in self.weights.items()}
+        area = self._area(image_shapes)
+        return {name: weight * getattr(terms, name) / area for name, weight in self.weights.items()}
 
     def _area(self, image_shapes: Tensor) -> Union[Tensor, float]:
         """Area of the largest image in the usual one."""

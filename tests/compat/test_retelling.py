@@ -131,8 +131,8 @@ def test_files_and_folders_in_the_wrong_place(tmp_path: Path) -> None:
 
 
 def test_places_that_take_nothing() -> None:
-    assert retell(PermissionError(13, 'Permission denied', '/root/x')) == (
-        '"/root/x" cannot be read or written (Permission denied); give a path that you may use.'
+    assert retell(PermissionError(13, 'Permission denied', '/locked/x')) == (
+        '"/locked/x" cannot be read or written (Permission denied); give a path that you may use.'
     )
     assert str(retell(OSError(28, 'No space left on device'))).startswith('The disk is full (No space left on device)')
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from rich.console import Console
 
 from mmkd_plugin.block.block import DistillBlock, TeacherBlock
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.study.cost import Cost, costs
 from mmkd_plugin.study.pictures.canvas import Painter, load_model, side_by_side
 from mmkd_plugin.study.pictures.detection import DetectionPainter
 from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
-from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, seconds_each, test_once, told_of, train_once
+from mmkd_plugin.study.pictures.spread import spread_picture
+from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, quiet, seconds_each, test_once, told_of, train_once
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
 from mmkd_plugin.teachers import local_file, model_config
@@ -91,14 +93,19 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
         [dataclasses.replace(outcome, seconds_per_iteration=seconds[outcome.name]) for outcome in group]
         for group in groups
     ]
+    used = {TEACHER: teacher_cfg, **{name: _plain(cfg) for name, cfg in timed.items()}}
+    with quiet(folder / 'time' / 'console.log'):
+        trained = {group[0].name: load_model(used[group[0].name], group[0].checkpoint) for group in groups}
+        cost = costs(trained, used[STUDENT])
     task = task_of(groups[0][0].metrics)
-    cells = rows(groups, baseline=STUDENT)
+    cells = rows(groups, baseline=STUDENT, costs=cost)
     title = f'{task.measure} in points; ± is the deviation over seeds'
     console.print(console_table(title, cells, columns(task)))
-    cells = rows(groups, baseline=STUDENT, relative=True)
+    cells = rows(groups, baseline=STUDENT, relative=True, costs=cost)
     (folder / 'table.md').write_text(markdown_table(cells, columns(task, relative=True)))
-    (folder / 'results.json').write_text(_numbers(groups, seconds[STUDENT]))
+    (folder / 'results.json').write_text(_numbers(groups, cost))
     console.print(f'The table as Markdown: {folder / "table.md"}; its numbers for each seed: {folder / "results.json"}')
+    console.print(f'Every seed and the spread: {spread_picture(groups, STUDENT, folder / "spread.png")}')
     return groups
 
 
@@ -159,21 +166,31 @@ def teacher_config(distilled: Config) -> Config:
     """The distilled config with the teacher in the student's place and without the block."""
     cfg = Config(dict(distilled.to_dict()))
     cfg.model = model_config(first_teacher(distilled).teacher)
-    cfg.pop('distill')
+    return _plain(cfg)
+
+
+def _plain(cfg: Config) -> Config:
+    """The student of a config as the stock tools build it."""
+    cfg = Config(dict(cfg.to_dict()))
+    cfg.pop('distill', None)
     cfg.pop('runner_type', None)
     return cfg
 
 
-def _numbers(groups: Sequence[Sequence[Outcome]], unit: float) -> str:
+def _numbers(groups: Sequence[Sequence[Outcome]], cost: Mapping[str, Cost]) -> str:
     """Every number behind a table as JSON, a line for each run; times are multiples of the student's alone."""
+    alone = next(group[0] for group in groups if group[0].name == STUDENT)
     lines = [
         json.dumps(
             dict(
                 model=outcome.name,
                 seed=outcome.seed,
                 metrics=outcome.metrics,
-                time_per_iteration=round(outcome.seconds_per_iteration / unit, 3),
+                time_per_iteration=round(outcome.seconds_per_iteration / alone.seconds_per_iteration, 3),
                 weights_bytes=outcome.checkpoint_bytes,
+                parameters=cost[outcome.name].parameters,
+                flops=cost[outcome.name].flops,
+                time_per_image=round(cost[outcome.name].seconds_per_image / cost[STUDENT].seconds_per_image, 3),
             )
         )
         for group in groups

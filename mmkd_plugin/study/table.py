@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from mmkd_plugin.study.cost import Cost
 from mmkd_plugin.study.runs import Outcome
 from mmkd_plugin.study.tasks import Task, task_of
+
+SIZES = ('weights', 'parameters', 'FLOPs')
+TIMES = ('time per iteration', 'time per image')
+"""Heads of times in multiples of the student's alone: a training iteration, and the prediction of one test image."""
 
 
 def columns(task: Task, relative: bool = False) -> tuple[str, ...]:
@@ -18,12 +23,15 @@ def columns(task: Task, relative: bool = False) -> tuple[str, ...]:
         task: What was measured.
         relative: As for :func:`rows`.
     """
-    time = 'time per iteration' if relative else 'seconds per iteration'
-    return ('model', 'seeds', *task.metrics, 'gain', time, 'weights')
+    times = TIMES if relative else ('seconds per iteration', 'milliseconds per image')
+    return ('model', 'seeds', *task.metrics, 'gain', 'verdict', times[0], *SIZES, times[1])
 
 
 def rows(
-    groups: Sequence[Sequence[Outcome]], baseline: str | None = None, relative: bool = False
+    groups: Sequence[Sequence[Outcome]],
+    baseline: str | None = None,
+    relative: bool = False,
+    costs: Mapping[str, Cost] | None = None,
 ) -> list[tuple[str, ...]]:
     """One row per model, its seeds summarised.
 
@@ -31,22 +39,25 @@ def rows(
         groups: The outcomes of each model, one per seed.
         baseline: Name of the model that gains are measured from.
         relative: Whether times are given as multiples of the baseline's, which other machines share, not in seconds.
+        costs: What each model costs when it is used, by name; what is not there is not known.
 
     Returns:
         Cells in the order of :func:`columns`: metrics in points as mean and sample deviation over seeds.
     """
     base = next((group for group in groups if group[0].name == baseline), None)
     unit = _seconds(base) if relative and base is not None else 1.0
+    known = costs or {}
+    base_cost = known.get(baseline or '') if relative else None
     metrics = list(task_of(groups[0][0].metrics).metrics.values())
     table: list[tuple[str, ...]] = []
     after = False
     for group in groups:
         first = group[0]
-        gain = '-'
+        gain = said = '-'
         # The teacher, which comes before, is no other training of the student.
         if base is not None and after and len(group) == len(base):
-            differences = [_value(one, metrics[0]) - _value(other, metrics[0]) for one, other in zip(group, base)]
-            gain = _spread(differences, signed=True)
+            differences = gains(group, base, metrics[0])
+            gain, said = _spread(differences, signed=True), verdict(differences)
         after = after or group is base
         seconds = _seconds(group)
         table.append(
@@ -55,11 +66,46 @@ def rows(
                 str(len(group)),
                 *(_spread([_value(outcome, metric) for outcome in group]) for metric in metrics),
                 gain,
+                said,
                 (f'{seconds / unit:.2f} x' if relative else f'{seconds:.3f}') if seconds else '-',
                 f'{first.checkpoint_bytes / 2**20:.2f} MiB',
+                *_cost_cells(known.get(first.name), base_cost),
             )
         )
     return table
+
+
+def gains(group: Sequence[Outcome], base: Sequence[Outcome], metric: str) -> list[float]:
+    """What each seed gained over the same seed of another model, in points."""
+    return [_value(one, metric) - _value(other, metric) for one, other in zip(group, base)]
+
+
+def verdict(differences: Sequence[float]) -> str:
+    """What the gains of several seeds amount to.
+
+    Args:
+        differences: Gain of each seed over the same seed of the student alone.
+
+    Returns:
+        Whether the mean gain exceeds the sample deviation of the gains, and in which direction; one seed has no
+        spread, so it says nothing.
+    """
+    if len(differences) < 2:
+        return '-'
+    mean, spread = statistics.mean(differences), statistics.stdev(differences)
+    if abs(mean) <= spread:
+        return 'no difference beyond the spread'
+    return 'gains' if mean > 0 else 'loses'
+
+
+def _cost_cells(cost: Cost | None, base: Cost | None) -> tuple[str, str, str]:
+    """Parameters, operations and the time for an image, which is a multiple of the base's where there is one."""
+    if cost is None:
+        return '-', '-', '-'
+    time = f'{1000 * cost.seconds_per_image:.1f}'
+    if base is not None:
+        time = f'{cost.seconds_per_image / base.seconds_per_image:.2f} x'
+    return f'{cost.parameters / 1e6:.2f} M', '-' if cost.flops is None else f'{cost.flops / 1e9:.2f} G', time
 
 
 def _seconds(group: Sequence[Outcome]) -> float:

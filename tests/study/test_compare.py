@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import runpy
 from pathlib import Path
 
@@ -94,8 +95,39 @@ def test_table_has_the_columns_of_segmentation(study):
     comparison, _, out = study
     assert 'mean IoU and accuracy in points' in out.getvalue()
     lines = (comparison.work_dir / 'table.md').read_text().splitlines()
-    assert lines[0] == '| model | seeds | mIoU | mAcc | gain | time per iteration | weights |'
+    heads = [
+        'model',
+        'seeds',
+        'mIoU',
+        'mAcc',
+        'gain',
+        'verdict',
+        'time per iteration',
+        'weights',
+        'parameters',
+        'FLOPs',
+    ]
+    assert lines[0] == f'| {" | ".join([*heads, "time per image"])} |'
     assert len(lines) == 5
+
+
+def test_sizes_are_those_of_teacher_and_student(study):
+    comparison, groups, _ = study
+    runs = json.loads((comparison.work_dir / 'results.json').read_text())
+    assert [(run['model'], run['seed']) for run in runs] == [(one.name, one.seed) for group in groups for one in group]
+    teacher, alone, _, distilled, _ = runs
+    student = ROOT_MODELS.build(Config.fromfile(comparison.student).model)
+    assert alone['parameters'] == distilled['parameters'] == sum(value.numel() for value in student.parameters())
+    assert alone['flops'] == distilled['flops'] < teacher['flops']
+    assert alone['time_per_image'] == 1
+    assert distilled['time_per_image'] > 0
+
+
+def test_every_seed_is_a_dot(study):
+    comparison, _, out = study
+    assert 'Every seed and the spread' in out.getvalue()
+    with Image.open(comparison.work_dir / 'spread.png') as image:
+        assert image.size == (800, round(100 * (1.1 + 3 * 0.45)))
 
 
 def test_picture_has_a_column_for_image_truth_and_each_model(study):

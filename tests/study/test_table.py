@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from mmkd_plugin.study.cost import Cost
 from mmkd_plugin.study.runs import Outcome
-from mmkd_plugin.study.table import columns, markdown_table, rows
+from mmkd_plugin.study.table import columns, markdown_table, rows, verdict
 from mmkd_plugin.study.tasks import DETECTION, SEGMENTATION
 
 
@@ -32,8 +35,39 @@ def test_teacher_has_no_gain():
 
 
 def test_times_are_seconds_or_multiples_of_the_baseline():
-    assert [row[5] for row in rows(GROUPS, baseline='alone')] == ['2.000', '3.000']
-    assert [row[5] for row in rows(GROUPS, baseline='alone', relative=True)] == ['1.00 x', '1.50 x']
+    assert [row[6] for row in rows(GROUPS, baseline='alone')] == ['2.000', '3.000']
+    assert [row[6] for row in rows(GROUPS, baseline='alone', relative=True)] == ['1.00 x', '1.50 x']
+
+
+def test_size_and_time_at_use():
+    costs = {'alone': Cost(2_500_000, 3_250_000_000, 0.02), 'distilled': Cost(2_500_000, None, 0.03)}
+    alone, distilled = rows(GROUPS, baseline='alone', costs=costs)
+    assert alone[7:] == ('1.00 MiB', '2.50 M', '3.25 G', '20.0')
+    assert distilled[8:] == ('2.50 M', '-', '30.0')
+    assert [row[10] for row in rows(GROUPS, 'alone', relative=True, costs=costs)] == ['1.00 x', '1.50 x']
+    assert rows(GROUPS, baseline='alone')[0][8:] == ('-', '-', '-')
+
+
+@pytest.mark.parametrize(
+    ('differences', 'expected'),
+    [
+        ([4, 5, 3], 'gains'),
+        ([-4, -5, -3], 'loses'),
+        ([4, -3, 1], 'no difference beyond the spread'),
+        ([-1, 0.5, -1], 'no difference beyond the spread'),
+        ([0, 0], 'no difference beyond the spread'),
+        ([9], '-'),
+    ],
+)
+def test_verdict_is_the_mean_against_the_spread_of_the_gains(differences, expected):
+    assert verdict(differences) == expected
+
+
+def test_verdict_is_of_paired_seeds():
+    alone, distilled = rows(GROUPS, baseline='alone')
+    assert alone[5] == '-'
+    assert distilled[5] == 'gains'
+    assert rows(GROUPS[::-1], baseline='distilled')[1][5] == 'loses'
 
 
 def test_markdown():
@@ -51,6 +85,10 @@ def test_columns_follow_the_task():
         'mAP',
         'AP50',
         'gain',
+        'verdict',
         'time per iteration',
         'weights',
+        'parameters',
+        'FLOPs',
+        'time per image',
     )

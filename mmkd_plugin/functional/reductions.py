@@ -76,7 +76,7 @@ class _Reduce(torch.autograd.Function):
         return by_cell, by_channel, energy, difference, scratch.mean(2)
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, by_cell: Tensor, by_channel: Tensor, energy: Tensor, difference: Tensor, square: Tensor
     ) -> tuple[Tensor, None, None]:
         """The student's gradient; that of the gradient itself goes through the same steps, one by one."""
@@ -126,7 +126,7 @@ class _Pool(torch.autograd.Function):
         return torch.bmm(feature, weight[..., None])[..., 0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """The gradients of the feature and the key."""
         feature, key, bias, weight = ctx.saved_tensors
         if torch.is_grad_enabled():

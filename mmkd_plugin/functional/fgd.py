@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mmkd_plugin.functional.reductions import reductions, sizes
 from mmkd_plugin.utilities.checks import require_same_shape
 from mmkd_plugin.utilities.precision import full_precision
 
@@ -39,9 +40,7 @@ def spatial_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
         >>> spatial_attention(torch.zeros(1, 2, 1, 3))
         tensor([[[1., 1., 1.]]])
     """
-    height, width = feature.shape[2:]
-    mean = feature.abs().mean(1)
-    return height * width * (mean / temperature).flatten(1).softmax(1).unflatten(1, (height, width))
+    return _share(feature.abs().mean(1), temperature)
 
 
 @full_precision
@@ -62,8 +61,7 @@ def channel_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
         >>> channel_attention(torch.zeros(1, 2, 1, 3))
         tensor([[1., 1.]])
     """
-    mean = feature.abs().mean((2, 3))
-    return feature.shape[1] * (mean / temperature).softmax(1)
+    return _share(feature.abs().mean((2, 3)), temperature)
 
 
 @torch.no_grad()
@@ -132,6 +130,12 @@ def box_masks(
     return foreground, background / background.sum((1, 2), keepdim=True).clamp(min=1)
 
 
+def _share(size: Tensor, temperature: float) -> Tensor:
+    """How much each of an image's mean sizes stands out, 1 on average; ``(N, H, W)`` or ``(N, C)`` as they come."""
+    flat = size.flatten(1)
+    return flat.shape[1] * (flat / temperature).softmax(1).view_as(size)
+
+
 @full_precision
 def fgd_loss(
     student: Tensor,
@@ -139,8 +143,8 @@ def fgd_loss(
     boxes: Tensor,
     valid: Tensor,
     image_shapes: Tensor,
-    student_context: Callable[[Tensor], Tensor],
-    teacher_context: Callable[[Tensor], Tensor],
+    student_context: Callable[[Tensor], Tensor] | None = None,
+    teacher_context: Callable[[Tensor], Tensor] | None = None,
     *,
     temperature: float = 0.5,
     terms: Collection[str] = FGDTerms._fields,
@@ -150,13 +154,13 @@ def fgd_loss(
     r"""The unweighted terms of one pyramid level of FGD, as the released code computes them.
 
     With S the student's and F the teacher's feature, :math:`A_S, A_C` the spatial and channel attention of each,
-    and G the two context blocks:
+    and G the two context blocks, each of which adds a value of its own to every channel:
 
     .. math::
         L_{foreground} &= \tfrac{1}{N} \sum M^{fg} A_S^F A_C^F (S - F)^2 \\
         L_{background} &= \tfrac{1}{N} \sum M^{bg} A_S^F A_C^F (S - F)^2 \\
         L_{attention} &= \tfrac{1}{N} \sum |A_S^S - A_S^F| + \tfrac{1}{N} \sum |A_C^S - A_C^F| \\
-        L_{relation} &= \tfrac{1}{N} \sum (G_s(S) - G_t(F))^2
+        L_{relation} &= \tfrac{1}{N} \sum (S + G_s(S) - F - G_t(F))^2
 
     Sums run over images, channels and positions; N is the number of images. Where paper and released code differ, the
     code is followed: masks count the cells of the map that a box covers, not the area of the box. See
@@ -168,8 +172,9 @@ def fgd_loss(
         boxes: Padded ground truth, ``(N, B, 4)``, ``x1 y1 x2 y2`` in pixels of the network input; B may be 0.
         valid: ``(N, B)`` bool, False where a row of ``boxes`` is padding.
         image_shapes: ``(N, 2)``, height and width of each image before padding, in pixels.
-        student_context: Context block of the student's side, ``(N, C, H, W)`` to the same shape.
-        teacher_context: Context block of the teacher's side; trained like the student's.
+        student_context: What the context block of the student's side adds to its feature, ``(N, C, H, W)`` to
+            ``(N, C, 1, 1)``; None adds nothing.
+        teacher_context: The same of the teacher's side; trained like the student's.
         temperature: T of both attentions.
         terms: Names of the terms to compute.
         together: Whether foreground and background are not told apart: all cells weigh ``1 / (H * W)`` then, as the
@@ -186,30 +191,38 @@ def fgd_loss(
         >>> import torch
         >>> student, teacher = torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)
         >>> box, valid = torch.tensor([[[0., 0., 1., 4.]]]), torch.tensor([[True]])
-        >>> shapes = torch.tensor([[4, 8]])
-        >>> fgd_loss(student, teacher, box, valid, shapes, torch.nn.Identity(), torch.nn.Identity())
+        >>> fgd_loss(student, teacher, box, valid, torch.tensor([[4, 8]]))
         FGDTerms(foreground=tensor(0.5000), background=tensor(0.), attention=tensor(0.), relation=tensor(2.))
     """
     require_same_shape(student, teacher)
     teacher = teacher.detach()
-    images = student.shape[0]
+    images, channels, height, width = student.shape
+    by_cell, by_channel = teacher.new_ones(images, height, width), teacher.new_ones(images, channels)
     spatial, channel = attend in ('both', 'spatial'), attend in ('both', 'channel')
-    teacher_spatial = spatial_attention(teacher, temperature) if spatial else teacher.new_ones(teacher[:, 0].shape)
-    teacher_channel = channel_attention(teacher, temperature) if channel else teacher.new_ones(teacher.shape[:2])
+    if spatial or channel:
+        of_cells, of_channels = sizes(teacher)
+        by_cell = _share(of_cells, temperature) if spatial else by_cell
+        by_channel = _share(of_channels, temperature) if channel else by_channel
+    sums = reductions(student, teacher, by_channel)
     foreground = background = attention = relation = None
     if 'foreground' in terms or 'background' in terms:
         painted = torch.zeros_like(valid) if together else valid
-        masks = box_masks(boxes, painted, image_shapes, (student.shape[2], student.shape[3]), dtype=teacher.dtype)
-        energy = teacher_spatial * torch.einsum('nc,nchw->nhw', teacher_channel, (student - teacher) ** 2)
+        masks = box_masks(boxes, painted, image_shapes, (height, width), dtype=teacher.dtype)
+        energy = by_cell * sums.energy
         foreground = (masks[0] * energy).sum() / images if 'foreground' in terms else None
         background = (masks[1] * energy).sum() / images if 'background' in terms else None
     if 'attention' in terms:
         attention = student.new_zeros(())
         if spatial:
-            attention = attention + (spatial_attention(student, temperature) - teacher_spatial).abs().sum()
+            attention = attention + (_share(sums.by_cell, temperature) - by_cell).abs().sum()
         if channel:
-            attention = attention + (channel_attention(student, temperature) - teacher_channel).abs().sum()
+            attention = attention + (_share(sums.by_channel, temperature) - by_channel).abs().sum()
         attention = attention / images
     if 'relation' in terms:
-        relation = ((student_context(student) - teacher_context(teacher)) ** 2).sum() / images
+        added = student.new_zeros(images, channels)
+        for context, feature, sign in ((student_context, student, 1), (teacher_context, teacher, -1)):
+            added = added if context is None else added + sign * context(feature).flatten(1)
+        # The square of D + a is that of D, plus what the value a, equal on all cells, makes of its mean.
+        moved = sums.square + 2 * added * sums.difference + added**2
+        relation = height * width * moved.sum() / images
     return FGDTerms(foreground, background, attention, relation)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Literal
 
 from mmkd_plugin.functional.fgd import fgd_loss
+from mmkd_plugin.functional.reductions import attention_pool
 from mmkd_plugin.methods.level import LevelMethod
 from mmkd_plugin.methods.loss import DistillLoss
 from mmkd_plugin.probe.models import LevelPair
@@ -20,7 +21,7 @@ from mmkd_plugin.utilities.settings import Count, Factor, Positive, Weight
 class GlobalContext(ContextBlock):
     """The block of GCNet (Cao et al., 2019) with which FGD compares relations between pixels.
 
-    It starts as the identity.
+    It gives what the block adds to every position, which is nothing at the start.
 
     Args:
         channels: Channels of the feature.
@@ -33,6 +34,11 @@ class GlobalContext(ContextBlock):
         for layer in (self.conv_mask, self.channel_add_conv[-1], self.channel_add_conv[0]):
             layer.reset_parameters()
         self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added to a feature ``(N, C, H, W)``: ``(N, C, 1, 1)``."""
+        pooled = attention_pool(x, self.conv_mask.weight.flatten(), self.conv_mask.bias)
+        return self.channel_add_conv(pooled[..., None, None])
 
 
 @MODELS.register_module()
@@ -87,8 +93,8 @@ class FGDLoss(DistillLoss):
         self.weights = {name: weight for name, weight in weights.items() if weight and name not in without}
         # Parameters that no loss reaches would stall distributed training.
         related = 'relation' in self.weights
-        self.student_context: nn.Module = GlobalContext(channels) if related else nn.Identity()
-        self.teacher_context: nn.Module = GlobalContext(channels) if related else nn.Identity()
+        self.student_context: Optional[nn.Module] = GlobalContext(channels) if related else None
+        self.teacher_context: Optional[nn.Module] = GlobalContext(channels) if related else None
 
     def terms(
         self, student: Tensor, teacher: Tensor, boxes: Tensor, valid: Tensor, image_shapes: Tensor

@@ -9,7 +9,7 @@ import torch
 from _helpers.golden import assert_near, read_golden
 from _helpers.host_sync import HostSyncs
 from _helpers.precision import assert_full_precision
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmkd_plugin.functional import box_masks, channel_attention, fgd_loss, spatial_attention
@@ -30,7 +30,7 @@ def random_batch() -> tuple[Any, ...]:
     student, teacher = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     boxes = torch.tensor([[[5.0, 6, 24, 20], [20, 8, 38, 30]], [[0, 0, 9, 9], [0, 0, 0, 0]]])
     valid, shapes = torch.tensor([[True, True], [True, False]]), torch.tensor([[32, 40], [30, 36]])
-    return student, teacher, boxes, valid, shapes, nn.Identity(), lambda x: 2 * x
+    return student, teacher, boxes, valid, shapes, None, lambda x: x.mean((2, 3), keepdim=True)
 
 
 def masks_of(*boxes: tuple[float, ...], image=(96, 128), size=(12, 16)) -> tuple[Tensor, Tensor]:
@@ -224,8 +224,6 @@ class TestFGDTermsByHand:
             torch.tensor([[[0.0, 0.0, 0.0, 4.0]]]),
             torch.tensor([[True]]),
             torch.tensor([[4, 8]]),
-            nn.Identity(),
-            nn.Identity(),
             temperature=1.0,
         )
         assert terms.foreground == 4.5
@@ -237,7 +235,7 @@ class TestFGDTermsByHand:
     def test_terms_not_asked_for_are_none(self):
         feature, boxes = torch.ones(1, 1, 2, 2), torch.zeros(1, 0, 4)
         valid, shapes = torch.zeros(1, 0, dtype=torch.bool), torch.tensor([[16, 16]])
-        terms = fgd_loss(feature, feature, boxes, valid, shapes, nn.Identity(), nn.Identity(), terms=('background',))
+        terms = fgd_loss(feature, feature, boxes, valid, shapes, terms=('background',))
         assert terms.background == 0
         assert terms.foreground is terms.attention is terms.relation is None
 
@@ -246,11 +244,11 @@ class TestFGDTermsByHand:
         # as its cells do: at T = 0.5 odds of 3 twice, each 1/2 and 3/2 against 1 and 1, which differ by 1.
         student = torch.tensor([[[[0.0, 0.0]], [[0.0, LOG3]]]])
         boxes, valid = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)
-        arguments = (boxes, valid, torch.tensor([[4, 8]]), nn.Identity(), nn.Identity())
+        arguments = (boxes, valid, torch.tensor([[4, 8]]))
         assert_near(fgd_loss(student, torch.zeros(1, 2, 1, 2), *arguments).attention, torch.tensor(2.0), 1e-6)
 
     def test_relation_compares_what_each_context_makes(self):
-        # 3 * 2 - 5 * 4 = -14 and 1 * 2 - 2 * 4 = -6: 196 + 36.
+        # Student and what is added, 3 + 2 and 1 + 2, against 5 + 7 and 2 + 7: (-7)^2 + (-6)^2.
         student, teacher = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[[5.0, 2.0]]]])
         boxes, valid = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.bool)
         terms = fgd_loss(
@@ -259,11 +257,11 @@ class TestFGDTermsByHand:
             boxes,
             valid,
             torch.tensor([[4, 8]]),
-            lambda x: 2 * x,
-            lambda x: 4 * x,
+            lambda x: x.mean((2, 3), keepdim=True),
+            lambda x: x.sum((2, 3), keepdim=True),
             terms=('relation',),
         )
-        assert terms.relation == 232
+        assert terms.relation == 85
 
     def test_term_alone_equals_that_among_all(self):
         arguments = random_batch()
@@ -283,7 +281,7 @@ class TestFGDTermsByHand:
     def test_temperature_is_that_of_both_attentions(self):
         # Means 0 and 1 over one channel, at T = 1 / log 3 and two cells: teacher's attention 1/2 and 3/2.
         teacher = torch.tensor([[[[0.0, 1.0]]]])
-        arguments = (torch.tensor([[True]]), torch.tensor([[4, 8]]), nn.Identity(), nn.Identity())
+        arguments = (torch.tensor([[True]]), torch.tensor([[4, 8]]))
         box = torch.tensor([[[0.0, 0.0, 1.0, 3.0]]])
         terms = fgd_loss(torch.zeros(1, 1, 1, 2), teacher, box, *arguments, temperature=0.91023923)
         # Student's attention 1 and 1; the box covers 2 x 2 cells, two of them on the map.

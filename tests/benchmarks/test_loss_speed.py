@@ -1,0 +1,47 @@
+"""What is timed is the same loss on each side."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.loss_speed import Maps, cells, require_equal, seconds
+from mmkd_plugin.errors import DistillError
+
+
+@pytest.fixture
+def maps():
+    return Maps(images=2, size=(96, 160), channels=6, boxes=4, device='cpu')
+
+
+def test_plain_and_ours_have_equal_gradients(maps):
+    require_equal(maps)
+    assert all(item.abs().sum() > 0 for item in maps.ours()[: len(maps.students)])
+
+
+def test_sides_that_differ_are_not_timed(maps):
+    plain = maps.plain()
+    maps.plain = lambda: plain
+    for module in maps.modules:
+        module.weights['foreground'] *= 2
+    with pytest.raises(DistillError, match='different gradients'):
+        require_equal(maps)
+
+
+def test_every_side_has_its_turn_each_round():
+    turns = []
+    times = seconds({'one': lambda: turns.append(1), 'two': lambda: turns.append(2)}, rounds=3)
+    assert turns == [1, 2] * 4
+    assert [len(values) for values in times.values()] == [3, 3]
+
+
+def test_ratios_are_taken_round_by_round():
+    rows = cells({'bare': [1.0, 2.0, 4.0], 'ours': [3.0, 4.0, 20.0]}, 'bare')
+    assert rows == [('bare', '1.00 x', '1.00 to 1.00'), ('ours', '3.00 x', '2.00 to 5.00')]
+
+
+def test_boxes_stay_in_the_image(maps):
+    assert (maps.boxes >= 0).all()
+    assert (maps.boxes[..., ::2] <= 160).all()
+    assert (maps.boxes[..., 1::2] <= 96).all()
+    assert torch.isfinite(maps.boxes).all()

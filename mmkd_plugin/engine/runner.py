@@ -45,6 +45,7 @@ class DistillRunner(SafeRunner):
     model: nn.Module
     _algorithm_config: ConfigDict | None = None
     _block: DistillBlock | None = None
+    _train_dataloader: Any
     _tests = False
     _mixed = False
 
@@ -115,7 +116,7 @@ class DistillRunner(SafeRunner):
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop; with the data set at hand, compare its classes with the teacher's."""
         loop = super().build_train_loop(loop)
-        batches = getattr(loop.dataloader, 'batch_sampler', None)
+        batches: Any = getattr(loop.dataloader, 'batch_sampler', None)
         if getattr(batches, 'unlabelled', 0):
             self.logger.info(
                 f'Unlabelled images: {batches.images:,}, of which {batches.unlabelled} join the {batches.batch_size} '

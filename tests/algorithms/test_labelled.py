@@ -1,4 +1,4 @@
-"""The task loss of a batch with unlabelled images is, to the bit, that of its labelled images alone."""
+"""The task loss of a batch with unlabelled images is that of its labelled images alone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def task_losses(model: DistillAlgorithm, data: dict) -> dict[str, torch.Tensor]:
 
 def gradients(model: DistillAlgorithm, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    total, _ = model.student.parse_losses(losses)
+    total, _ = model.parse_losses(losses)
     total.backward()
     return {name: item.grad.clone() for name, item in model.student.named_parameters() if item.grad is not None}
 

@@ -103,7 +103,7 @@ def test_the_recipe_has_one_level_behind_a_relu():
     assert list(distiller.distill_losses) == ['loss_fgi']
     (connector,) = distiller.connectors.values()
     assert (connector.in_channels, connector.out_channels, connector.kernel_size) == (1024, 1024, 3)
-    assert connector.act_cfg == dict(type='ReLU')
+    assert connector.relu is True
 
 
 @pytest.fixture(scope='module')
@@ -132,7 +132,7 @@ def test_light_pairs_train_on_kitti(kitti, tmp_path, monkeypatch, width, channel
     distiller = expand_config(cfg).model.distiller
     (connector,) = distiller.connectors.values()
     assert (connector.in_channels, connector.out_channels, connector.kernel_size) == (channels, 768, 3)
-    assert connector.act_cfg == dict(type='ReLU')
+    assert connector.relu is True
     assert distiller.distill_losses.loss_fgi.loss_weight == weight
     small = dict(type='Resize', scale=(96, 48), keep_ratio=False)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):

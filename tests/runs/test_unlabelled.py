@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import _helpers.breaking  # noqa: F401
 import pytest
 import torch
 from _helpers.ranks import train_on_two_ranks
@@ -17,6 +18,7 @@ from mmengine.registry import HOOKS, MODELS
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
+from mmkd_plugin.engine.replay import replay
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.utilities.unlabelled import is_unlabelled
 
@@ -177,6 +179,22 @@ def test_detection_config_is_one_sentence(tmp_path):
     with pytest.raises(DistillError, match='"distill.unlabelled" is for segmentors') as caught:
         expand_config(cfg)
     assert '\n' not in str(caught.value)
+
+
+def test_kept_step_is_repeated_with_its_unlabelled_images(data, tmp_path):
+    def breaking_at(step: int, name: str) -> Config:
+        cfg = run_config(data, tmp_path / name)
+        loss = dict(type='mmkd_plugin.BreakingLoss', fault='nan', step=step)
+        cfg.distill.methods = dict(x=dict(type='Feature', loss=loss, tap='backbone.layer4'))
+        cfg.default_hooks.checkpoint.interval = 1
+        return cfg
+
+    healthy = train(breaking_at(10**6, 'healthy'))
+    with pytest.raises(DistillError, match='Iteration 2: "loss_x'):
+        train(breaking_at(2, 'broken'))
+    numbers = {label.name: value for label, value in replay(str(tmp_path / 'broken' / 'fault_iter_2')).numbers.items()}
+    for name in ('decode.loss_ce', 'aux.loss_ce'):
+        assert numbers[name] == pytest.approx(losses_of(healthy, name)[1], rel=1e-5)
 
 
 def test_two_ranks_share_the_images(data, tmp_path):

@@ -114,6 +114,9 @@ class MixedBatchSampler:
         unlabelled: Images without labels in a batch.
         batch_sampler: Config of another batch sampler for the labelled images.
         drop_last: Whether a smaller last batch of labelled images is left out.
+
+    Raises:
+        DistillError: If the sampler is of another data set.
     """
 
     def __init__(
@@ -133,7 +136,13 @@ class MixedBatchSampler:
             if batch_sampler is None
             else ROOT_SAMPLERS.build(dict(batch_sampler), default_args=dict(sampler=sampler, batch_size=batch_size))
         )
-        self.images = len(sampler.dataset.unlabelled)
+        images = getattr(getattr(sampler, 'dataset', None), 'unlabelled', None)
+        if not images:
+            raise DistillError(
+                f'MixedBatchSampler finds no images without labels behind {type(sampler).__name__}; sample a '
+                "MixedDataset with a sampler that knows its data set, such as dict(type='InfiniteSampler')."
+            )
+        self.images = len(images)
         self.seed = int(getattr(sampler, 'seed', None) or 0)
         self.rank, self.ranks = get_dist_info()
         self._done = 0

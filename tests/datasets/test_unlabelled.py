@@ -150,6 +150,11 @@ def test_resumed_epoch_goes_on_in_the_order(ranks):
     assert unlabelled_of(epochs[0]) != unlabelled_of(epochs[1])
 
 
+def test_sampler_of_another_data_set_is_one_sentence():
+    with pytest.raises(DistillError, match='no images without labels behind DefaultSampler'):
+        MixedBatchSampler(DefaultSampler(TinyMaps(4)), batch_size=2, unlabelled=1)
+
+
 def test_batch_sampler_of_ones_own(tmp_path):
     loader = dict(
         dataset=dict(type='mmkd_plugin.MixedDataset', dataset=TinyMaps(4), unlabelled=TinyMaps(3)),

@@ -19,6 +19,7 @@ _LOCATIONS = {
     'HOOKS': [f'{_SCOPE}.engine'],
     'RUNNERS': [f'{_SCOPE}.engine'],
     'DATASETS': [f'{_SCOPE}.datasets'],
+    'DATA_SAMPLERS': [f'{_SCOPE}.datasets'],
     'TRANSFORMS': [f'{_SCOPE}.datasets'],
 }
 
@@ -55,6 +56,7 @@ _registries = {
     if isinstance(parent, Registry)
 }
 DATASETS = _registries['DATASETS']
+DATA_SAMPLERS = _registries['DATA_SAMPLERS']
 HOOKS = _registries['HOOKS']
 MODELS = _registries['MODELS']
 RUNNERS = _registries['RUNNERS']
@@ -64,4 +66,4 @@ TRANSFORMS = _registries['TRANSFORMS']
 METHODS = Registry('distillation method', scope=_SCOPE, locations=[f'{_SCOPE}.methods'])
 """What a ``distill`` block can name as the ``type`` of a method."""
 
-__all__ = ['DATASETS', 'HOOKS', 'METHODS', 'MODELS', 'RUNNERS', 'TASK_UTILS', 'TRANSFORMS']
+__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METHODS', 'MODELS', 'RUNNERS', 'TASK_UTILS', 'TRANSFORMS']

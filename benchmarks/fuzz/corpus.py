@@ -74,6 +74,7 @@ _REFUSED: dict[str, dict[str, Callable[[Case], None]]] = {
         'mixed precision': lambda case: _values(case, optim_wrapper=dict(type='AmpOptimWrapper')),
         'the work folder is a file': lambda case: _values(case, work_dir=CONFIG),
         'no teacher config': lambda case: _block(case, teacher='absent.py'),
+        'unlabelled images for a detector': lambda case: _block(case, unlabelled=dict(images='.')),
         'a learning rate that breaks everything': lambda case: _diverge(case),
         'the same without the self-check': lambda case: _diverge(case, self_check=False),
     },
@@ -92,6 +93,8 @@ _REFUSED: dict[str, dict[str, Callable[[Case], None]]] = {
         'temperature that is no number': lambda case: _alone(case, 'kd', type='PSPNetKD', temperature=NAN),
         'an auxiliary head that is not there': lambda case: _alone(case, 'kd', type='PSPNetKD', aux_index=3),
         'one image in a batch': lambda case: _values(case, train_dataloader=dict(batch_size=1)),
+        'a folder of unlabelled images that is not there': lambda case: _block(case, unlabelled=dict(images='absent')),
+        'a key of the unlabelled images': lambda case: _block(case, unlabelled=dict(images='.', batchsize=2)),
     },
 }
 _RUN: dict[str, dict[str, Callable[[Case], None]]] = {

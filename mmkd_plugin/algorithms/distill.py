@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.adversary import Adversary
 from mmkd_plugin.algorithms.inherit import inherit_weights
+from mmkd_plugin.algorithms.labelled import labelled_alone
 from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
@@ -161,6 +162,8 @@ class DistillAlgorithm(BaseAlgorithm):
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Compute the student's losses and, prefixed with ``distill.``, the distillation terms.
 
+        Images that are marked as unlabelled have no part in the student's losses.
+
         Args:
             batch_inputs: The preprocessed batch, ``(N, 3, H, W)``.
             data_samples: Its data samples.
@@ -168,7 +171,7 @@ class DistillAlgorithm(BaseAlgorithm):
         Returns:
             All losses by name; the student's keep their own names.
         """
-        with self.distiller.recording():
+        with self.distiller.recording(), labelled_alone(self.architecture, data_samples):
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
         losses = weigh_losses(losses, self._hard_weights(), strict=not self._weighed)
         self._weighed = True

@@ -2,5 +2,14 @@
 
 from mmkd_plugin.block.block import DistillBlock
 from mmkd_plugin.block.expand import expand_block, expand_config, require_plain_student, required_hooks
+from mmkd_plugin.block.unlabelled import UnlabelledBlock, mix_unlabelled
 
-__all__ = ['DistillBlock', 'expand_block', 'expand_config', 'require_plain_student', 'required_hooks']
+__all__ = [
+    'DistillBlock',
+    'UnlabelledBlock',
+    'expand_block',
+    'expand_config',
+    'mix_unlabelled',
+    'require_plain_student',
+    'required_hooks',
+]

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Union
 
 from typing_extensions import Annotated
 
+from mmkd_plugin.block.unlabelled import UnlabelledBlock
 from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
@@ -58,12 +59,14 @@ class WrittenBlock(TeacherKeys):
         inherit: Whether the student's neck and heads start from the teacher's weights: ``True`` refuses where they
             differ, ``'auto'`` copies nothing there, ``'matching'`` copies what agrees in name and shape; of several
             teachers, the name of one.
+        unlabelled: Images without labels that join each batch of a segmentor: keys of their own.
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
     methods: Dict[str, Any] = dataclasses.field(default_factory=dict)
     inherit: Union[bool, str] = False
+    unlabelled: Optional[Dict[str, Any]] = None
     self_check: bool = True
 
 
@@ -75,12 +78,14 @@ class DistillBlock:
         teachers: All teachers by name; one to which the user gave no name is ``ONLY``.
         methods: The methods that have a weight, by name; each knows its teacher.
         inherit: Whether the student's neck and heads start from a teacher's weights, or the name of that teacher.
+        unlabelled: Images without labels that join each batch, None for none.
         self_check: Whether the first step prints its table and stops the run on a fault.
     """
 
     teachers: Dict[str, TeacherBlock]
     methods: Dict[str, Method]
     inherit: Union[bool, str] = False
+    unlabelled: Optional[UnlabelledBlock] = None
     self_check: bool = True
 
     @classmethod
@@ -117,7 +122,12 @@ class DistillBlock:
         require_finite(written.methods, 'distill.methods')
         _check_inherit(written.inherit, teachers)
         active = {name: method for name, method in methods.items() if method.active}
-        return cls(teachers, active, written.inherit, written.self_check)
+        unlabelled = None
+        if written.unlabelled is not None:
+            unlabelled = from_dict(UnlabelledBlock, written.unlabelled, 'distill.unlabelled')
+            for name, method in active.items():
+                method.check_unlabelled(f'distill.methods.{name}')
+        return cls(teachers, active, written.inherit, unlabelled, written.self_check)
 
     def used_teachers(self) -> Dict[str, TeacherBlock]:
         """The teachers that a method with a weight, or inheriting, needs."""

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmkd_plugin.block.block import DistillBlock
+from mmkd_plugin.block.unlabelled import mix_unlabelled
 from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
@@ -35,8 +36,16 @@ def expand_block(
 
     Returns:
         Arguments of :class:`mmkd_plugin.algorithms.DistillAlgorithm` but for the student.
+
+    Raises:
+        DistillError: If images without labels are to join the batches of another model than a segmentor.
     """
     taps = probe(student, 'student')
+    if block.unlabelled is not None and taps.task != 'segmentation':
+        raise DistillError(
+            f'"distill.unlabelled" is for segmentors, whose task loss leaves out whole images, but the student, '
+            f'{taps.name}, is none; leave it out.'
+        )
     parts = Parts()
     options: Dict[str, Dict[str, Any]] = {}
     for name, teacher in teachers.items():
@@ -144,6 +153,8 @@ def expand_config(cfg: Config) -> Config:
         architecture=cfg.model,
         **expand_block(block, student, teachers, configs),
     )
+    if block.unlabelled is not None:
+        cfg.train_dataloader = ConfigDict(mix_unlabelled(cfg.get('train_dataloader'), block.unlabelled))
     wanted = required_hooks('adversaries' in cfg.model, block.self_check)
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *wanted]
     return cfg

@@ -17,6 +17,7 @@ BLOCK_KEYS = (
     'teachers',
     'methods',
     'inherit',
+    'unlabelled',
     'self_check',
 )
 """What a user may write under ``distill``; this floor knows nothing of the block itself."""

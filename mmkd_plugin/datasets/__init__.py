@@ -4,8 +4,18 @@ from contextlib import suppress
 
 from mmkd_plugin.datasets.blur import RandomGaussianBlur
 from mmkd_plugin.datasets.coco_mini import COCO_MINI_CLASSES, COCO_MINI_PALETTE, ensure_coco_mini
+from mmkd_plugin.datasets.unlabelled import MixedBatchSampler, MixedDataset, NoLabels, UnlabelledImages
 
-__all__ = ['COCO_MINI_CLASSES', 'COCO_MINI_PALETTE', 'RandomGaussianBlur', 'ensure_coco_mini']
+__all__ = [
+    'COCO_MINI_CLASSES',
+    'COCO_MINI_PALETTE',
+    'MixedBatchSampler',
+    'MixedDataset',
+    'NoLabels',
+    'RandomGaussianBlur',
+    'UnlabelledImages',
+    'ensure_coco_mini',
+]
 
 # A config that needs one of these also names models of the package, and then hears from it what is missing.
 with suppress(ImportError):

@@ -13,7 +13,7 @@ from mmengine.runner import BaseLoop
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.block import DistillBlock, expand_block, require_plain_student, required_hooks
+from mmkd_plugin.block import DistillBlock, expand_block, mix_unlabelled, require_plain_student, required_hooks
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.engine.coverage import Coverage
@@ -25,6 +25,7 @@ from mmkd_plugin.engine.work_folder import in_its_own_folder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS, RUNNERS
 from mmkd_plugin.teachers import build_teacher, model_config
+from mmkd_plugin.utilities.unlabelled import folders_of
 
 _FINITE = 'mmkd_plugin.FiniteHook'
 
@@ -44,7 +45,9 @@ class DistillRunner(SafeRunner):
     model: nn.Module
     _algorithm_config: ConfigDict | None = None
     _block: DistillBlock | None = None
+    _train_dataloader: Any
     _tests = False
+    _mixed = False
 
     def __init__(self, model: nn.Module | dict, *args: Any, cfg: Any = None, **kwargs: Any) -> None:
         block = (cfg or {}).get('distill')
@@ -78,6 +81,7 @@ class DistillRunner(SafeRunner):
             require_no_strategy(self.cfg)
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
             require_annotations(self._train_dataloader, 'training')
+        self._mix_unlabelled()
         if not self.add_distillation() and not self._distils:
             if self._block is not None:
                 self.logger.info('Distillation is off: every method of the distill block has weight 0.')
@@ -86,6 +90,14 @@ class DistillRunner(SafeRunner):
         self._register_missing_hooks()
         with told_in_a_sentence(), faults_explained(self):
             return super().train()
+
+    def _mix_unlabelled(self) -> None:
+        """Let the batches hold the images without labels that the block names, once, where it distils."""
+        if self._block is None or self._block.unlabelled is None or not self._block.methods or self._mixed:
+            return
+        folders_of(self._block.unlabelled.images)
+        self._train_dataloader = mix_unlabelled(self._train_dataloader, self._block.unlabelled)
+        self._mixed = True
 
     def add_distillation(self) -> bool:
         """Add teacher and distiller to the student where the config asks for them and they are not there yet.
@@ -104,6 +116,12 @@ class DistillRunner(SafeRunner):
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop; with the data set at hand, compare its classes with the teacher's."""
         loop = super().build_train_loop(loop)
+        batches: Any = getattr(loop.dataloader, 'batch_sampler', None)
+        if getattr(batches, 'unlabelled', 0):
+            self.logger.info(
+                f'Unlabelled images: {batches.images:,}, of which {batches.unlabelled} join the {batches.batch_size} '
+                'labelled ones of each batch.'
+            )
         algorithm = algorithm_of(self)
         if algorithm is not None:
             of_student = getattr(loop.dataloader.dataset, 'metainfo', None)

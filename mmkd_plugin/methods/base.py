@@ -111,6 +111,16 @@ class Method(ABC):
             DistillError: In one sentence that names the fix.
         """
 
+    def check_unlabelled(self, where: str) -> None:  # noqa: B027
+        """Refuse settings that keep images without labels out of the method; called where there are such images.
+
+        Args:
+            where: The method's place in the config, for messages.
+
+        Raises:
+            DistillError: In one sentence that names the fix.
+        """
+
     def __getattr__(self, name: str) -> Any:
         """A setting of the losses: what the user wrote, or its default."""
         if not name.startswith('_') and name != 'options':

@@ -141,6 +141,14 @@ class PSPNetKD(Method):
     aux_index: Annotated[int, AtLeast(0)] = 0
     ignore: bool = False
 
+    def check_unlabelled(self, where: str) -> None:
+        """Refuse ``ignore``, which leaves out every pixel of an image without labels."""
+        if self.ignore:
+            raise DistillError(
+                f'"{where}.ignore" leaves out the pixels without a label, and so all unlabelled images; set it to '
+                'False, or leave distill.unlabelled out.'
+            )
+
     def expand(self, name: str, models: ModelPair) -> Parts:
         """One loss on the logits of all heads, and the factor hard_share on the student's own."""
         heads = models.decode_heads()

@@ -44,6 +44,11 @@ if __name__ == '__main__':
             launcher='pytorch',
             distill=dict(self_check=False),
         )
+    elif sys.argv[2:3] == ['unlabelled']:
+        from runs.test_unlabelled import run_config
+
+        cfg = run_config(Path(sys.argv[3]), folder / 'run', iterations=5, batch_size=1)
+        cfg.merge_from_dict(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo'))))
     else:
         schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
         distill = tiny.block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
@@ -57,5 +62,10 @@ if __name__ == '__main__':
     except DistillError as error:
         torch.save(dict(sentence=str(error), steps=runner.iter), folder / f'rank{dist.get_rank()}.pth')
         sys.exit()
+    if sys.argv[2:3] == ['unlabelled']:
+        from runs.test_unlabelled import seen
+
+        names = [name for step in seen(runner) for name in step]
+        (folder / f'seen{dist.get_rank()}.txt').write_text(' '.join(names))
     state = {key: value for key, value in runner.model.module.named_parameters()}
     torch.save({key: value.detach() for key, value in state.items()}, folder / f'rank{dist.get_rank()}.pth')

@@ -34,6 +34,23 @@ def test_full_recipes(data):
 
 
 @pytest.mark.parametrize(
+    ('name', 'images', 'count'), [('r18_cityscapes', 'train_extra', 2), ('espnet_camvid', 'train', 8)]
+)
+def test_recipes_with_unlabelled_images(name, images, count):
+    cfg = Config.fromfile(CONFIGS / f'structured_seg/pspnet_r101_to_{name}_unlabelled.py')
+    cfg.distill.teacher_ckpt = 'random'
+    expanded = expand_config(cfg)
+    assert set(expanded.model.distiller.distill_losses) == THREE
+    loader = expanded.train_dataloader
+    assert loader.batch_sampler.unlabelled == loader.batch_size == count
+    assert loader.dataset.dataset == cfg.train_dataloader.dataset
+    unlabelled = loader.dataset.unlabelled
+    assert unlabelled.images == f'data/cityscapes/leftImg8bit/{images}'
+    kinds = [step['type'] for step in unlabelled.pipeline]
+    assert kinds[:2] == ['LoadImageFromFile', 'mmkd_plugin.NoLabels'] and kinds[-1] == 'PackSegInputs'
+
+
+@pytest.mark.parametrize(
     ('method', 'expected'),
     [
         ('pixel', {'loss_pixel'}),

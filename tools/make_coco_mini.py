@@ -10,7 +10,7 @@ from typing import Any
 from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.datasets.coco_mini import CocoSplit, MiniSettings, coco_split, ensure_coco_mini, ensure_coco_subset
 
-_ONLY_COCO = ('split_names', 'classes', 'symlink', 'ann_train', 'img_train', 'ann_val', 'img_val')
+_ONLY_COCO = ('split_names', 'classes', 'symlink', 'maps', 'ann_train', 'img_train', 'ann_val', 'img_val')
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -25,6 +25,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     real.add_argument('--split-names', nargs=2, metavar=('TRAIN', 'VAL'), help='default: train2017 val2017')
     real.add_argument('--classes', nargs='+', metavar='NAME', help='classes to keep (default: all)')
     real.add_argument('--symlink', action='store_true', help='link the images instead of copying them')
+    real.add_argument(
+        '--maps',
+        nargs='?',
+        const='stuffthingmaps',
+        metavar='DIR',
+        help='write the maps of COCO-Stuff too, from this folder of the tree (stuffthingmaps), which has one per split',
+    )
     for split in ('train', 'val'):
         real.add_argument(f'--ann-{split}', metavar='FILE', help=f'annotation file of {split}, relative to the tree')
         real.add_argument(f'--img-{split}', metavar='DIR', help=f'image folder of {split}, relative to the tree')
@@ -40,10 +47,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _source(args: argparse.Namespace, split: str, name: str) -> CocoSplit:
     root = Path(args.from_coco)
-    found = coco_split(root, name, getattr(args, split))
+    found = coco_split(root, name, getattr(args, split), args.maps)
     annotations, images = getattr(args, f'ann_{split}'), getattr(args, f'img_{split}')
     return CocoSplit(
-        root / annotations if annotations else found.annotations, root / images if images else found.images, found.count
+        root / annotations if annotations else found.annotations,
+        root / images if images else found.images,
+        found.count,
+        found.maps,
     )
 
 

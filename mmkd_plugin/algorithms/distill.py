@@ -26,7 +26,7 @@ from mmkd_plugin.utilities.text import without_prefix
 _STUDENT = 'architecture.'
 """Where the student lies in the module tree."""
 
-_OF_TEACHERS = ('teacher', 'teacher_ckpt', 'trust_checkpoint', 'same_classes', 'teacher_scale')
+_OF_TEACHERS = ('teacher', 'teacher_ckpt', 'teacher_prefix', 'trust_checkpoint', 'same_classes', 'teacher_scale')
 """What is said of each teacher by its name."""
 
 StepObserver = Callable[['DistillAlgorithm', dict], None]
@@ -44,7 +44,8 @@ class DistillAlgorithm(BaseAlgorithm):
         architecture: The student, a config or a built model.
         teachers: The teachers by name, each a dict with ``teacher`` (a config or a built model), ``teacher_ckpt`` (path
             or address of its weights, ``'random'`` for none on purpose, None where ``teacher`` carries its weights
-            already), ``trust_checkpoint`` (whether that file may run code of its own while it is read),
+            already), ``teacher_prefix`` (the part of that file that holds the teacher, where several fit),
+            ``trust_checkpoint`` (whether that file may run code of its own while it is read),
             ``teacher_scale`` (size of the images that it sees in those of the student) and ``same_classes`` (whether
             its outputs are compared class by class, so that a teacher of other classes is refused).
         distiller: Config of the distiller: recorders, connectors, losses and what reaches which.
@@ -113,10 +114,11 @@ class DistillAlgorithm(BaseAlgorithm):
         trust_checkpoint: bool = False,
         same_classes: bool = False,
         teacher_scale: float = 1.0,
+        teacher_prefix: str | None = None,
     ) -> FrozenTeacher:
         """Build one teacher."""
         if not isinstance(teacher, LoadedTeacher):
-            teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint)
+            teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint, teacher_prefix)
         keep_outputs(teacher.model)
         return FrozenTeacher(teacher, self.data_preprocessor, teacher_scale, same_classes)
 

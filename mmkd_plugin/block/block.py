@@ -26,6 +26,8 @@ class TeacherKeys:
         teacher: Zoo name (``mmdet::...``), path of a config file, or a config dict, whole or the model alone.
         teacher_ckpt: Path or address of its weights, or ``package::path`` for a file beside a package's configs;
             ``'random'`` accepts an untrained teacher on purpose.
+        teacher_prefix: The part of that file that holds the teacher, such as ``'student'`` or ``'teacher'``, where
+            several models in it fit; ``None`` finds it.
         trust_checkpoint: Whether its file may run code of its own while it is read.
         teacher_scale: Size of the images that it sees in those of the student, a power of 2, so that a cell of one
             model covers the same pixels as one of the other's.
@@ -33,6 +35,7 @@ class TeacherKeys:
 
     teacher: Union[str, Dict[str, Any], None] = None
     teacher_ckpt: Optional[str] = None
+    teacher_prefix: Optional[str] = None
     trust_checkpoint: bool = False
     teacher_scale: Annotated[float, PowerOf(2)] = 1.0
 

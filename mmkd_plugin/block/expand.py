@@ -59,6 +59,8 @@ def expand_block(
         options[name] = dict(
             teacher=sources[name], teacher_ckpt=settings.teacher_ckpt, trust_checkpoint=settings.trust_checkpoint
         )
+        if settings.teacher_prefix is not None:
+            options[name]['teacher_prefix'] = settings.teacher_prefix
         if of_teacher.same_classes:
             options[name]['same_classes'] = True
         if scale != 1:

@@ -12,6 +12,7 @@ BLOCK = 'distill'
 BLOCK_KEYS = (
     'teacher',
     'teacher_ckpt',
+    'teacher_prefix',
     'trust_checkpoint',
     'teacher_scale',
     'teachers',

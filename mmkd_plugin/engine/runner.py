@@ -213,7 +213,9 @@ class DistillRunner(SafeRunner):
         assert block is not None
         block.require_teacher()
         teachers = {
-            name: build_teacher(model_config(item.teacher), item.teacher_ckpt, item.trust_checkpoint)
+            name: build_teacher(
+                model_config(item.teacher), item.teacher_ckpt, item.trust_checkpoint, item.teacher_prefix
+            )
             for name, item in block.used_teachers().items()
         }
         built = {name: teacher.model for name, teacher in teachers.items()}

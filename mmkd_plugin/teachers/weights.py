@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -12,11 +11,16 @@ from torch import Tensor, nn
 
 from mmkd_plugin.compat.checkpoint import build_safely, load_checkpoint_file
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.teachers.layouts import PlainState, plain_state_dict, shape_of
 from mmkd_plugin.teachers.source import local_file
+from mmkd_plugin.utilities.clips import detector_path
 from mmkd_plugin.utilities.rng import isolated_rng
 
 RANDOM_WEIGHTS = 'random'
 """Value of ``teacher_ckpt`` with which a teacher without trained weights is accepted on purpose."""
+
+_CLASSIFIER = ('head.', 'fc.')
+"""What stands beside the backbone in the file of a classifier."""
 
 
 class LoadedTeacher(NamedTuple):
@@ -34,7 +38,7 @@ class LoadedTeacher(NamedTuple):
 
 
 def build_teacher(
-    model: dict | nn.Module, checkpoint: str | None = None, trust_checkpoint: bool = False
+    model: dict | nn.Module, checkpoint: str | None = None, trust_checkpoint: bool = False, prefix: str | None = None
 ) -> LoadedTeacher:
     """Build a teacher and load its weights.
 
@@ -43,6 +47,7 @@ def build_teacher(
         checkpoint: Path or address of its weights, or ``package::path`` for a file beside a package's configs; None for
             a model that carries them already, ``'random'`` for untrained weights on purpose.
         trust_checkpoint: Whether the file may run code of its own while it is read.
+        prefix: The part of the file that holds the teacher, such as ``'student'``; found by itself if None.
 
     Returns:
         The model, what was loaded, and the checkpoint's meta information.
@@ -66,7 +71,7 @@ def build_teacher(
     if checkpoint is None or checkpoint == RANDOM_WEIGHTS:
         return LoadedTeacher(teacher, 'teacher weights: untrained' if checkpoint else 'teacher weights: as built', {})
     loaded = load_checkpoint_file(local_file(checkpoint), trust=trust_checkpoint)
-    report = _load_all(teacher, loaded, checkpoint)
+    report = _load_all(teacher, loaded, checkpoint, prefix)
     _require_finite(teacher, checkpoint)
     meta = loaded.get('meta')
     return LoadedTeacher(teacher, report, meta if isinstance(meta, dict) else {})
@@ -93,7 +98,7 @@ def _without_pretrained(model: dict) -> dict:
     return model
 
 
-def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
+def _load_all(teacher: nn.Module, checkpoint: dict, name: str, prefix: str | None) -> str:
     """Load every weight of the teacher, or say what the checkpoint lacks."""
     stored = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(stored, dict) or not any(isinstance(value, Tensor) for value in stored.values()):
@@ -101,29 +106,55 @@ def _load_all(teacher: nn.Module, checkpoint: dict, name: str) -> str:
             f'The teacher checkpoint "{name}" holds {_contents(stored)} instead of weights by their names; give the '
             'file that training saved.'
         )
-    state = OrderedDict((re.sub(r'^(module|architecture)\.', '', key), value) for key, value in stored.items())
     own = teacher.state_dict()
     required = [key for key in own if not key.endswith('num_batches_tracked')]
-    differing = [key for key in required if key in state and _shape(state[key]) != tuple(own[key].shape)]
-    fitting = OrderedDict((key, value) for key, value in state.items() if key not in differing)
-    # The version of the modules that wrote the file, by which they translate keys of former names.
-    fitting._metadata = getattr(stored, '_metadata', None)  # type: ignore[attr-defined]
+    found = plain_state_dict(
+        stored, teacher, prefix, f'The teacher checkpoint "{name}"', 'say which by distill.teacher_prefix'
+    )
+    differing = [key for key in required if key in found.state and shape_of(found.state[key]) != shape_of(own[key])]
+    fitting = OrderedDict((key, value) for key, value in found.state.items() if key not in differing)
+    fitting._metadata = found.state._metadata  # type: ignore[attr-defined]
     result = teacher.load_state_dict(fitting, strict=False)
     missing = [key for key in result.missing_keys if key in required]
     if missing:
-        first = (
-            f'"{differing[0]}" has the shape {_shape(state[differing[0]])} in the file and '
-            f'{tuple(own[differing[0]].shape)} in the model'
-            if differing
-            else f'"{missing[0]}" is missing'
-        )
+        _refuse(teacher, found, name, missing, differing, len(required))
+    if found.deeper is not None:
         raise DistillError(
-            f'The teacher checkpoint "{name}" fills {len(required) - len(missing)} of {len(required)} entries of '
-            f'{type(teacher).__name__} ({first}); give the checkpoint that was trained with this teacher config.'
+            f'The teacher checkpoint "{name}" has a deeper backbone than the {type(teacher).__name__} of the teacher '
+            f'config ("{found.deeper}" has no place in it); give the checkpoint that was trained with this config.'
         )
-    unused = len(result.unexpected_keys)
-    report = f'teacher weights: {len(required)} of {len(required)} entries loaded from {name}'
+    unused = len(stored) - len(found.state) + len(result.unexpected_keys)
+    report = f'teacher weights: {len(required)} of {len(required)} entries loaded from {name}{found.notes()}'
     return report + (f', {unused} entries of the file not used' if unused else '')
+
+
+def _refuse(
+    teacher: nn.Module, found: PlainState, name: str, missing: list[str], differing: list[str], required: int
+) -> None:
+    """Say why a file does not fill the teacher."""
+    backbone = f'{detector_path(teacher)}backbone.'
+    bare = [key for key in found.state if backbone + key in teacher.state_dict()]
+    if bare or all(key.startswith((backbone, *_CLASSIFIER)) for key in found.state):
+        first = next(iter(bare or found.state))
+        raise DistillError(
+            f'The teacher checkpoint "{name}" holds a backbone alone (such as "{first}"); give the checkpoint of a '
+            "whole trained model, and name this one in init_cfg=dict(type='Pretrained', ...) of a backbone to train."
+        )
+    if any(key.startswith('roi_head.') and key[len('roi_head.') :] in found.state for key in missing):
+        raise DistillError(
+            f'The teacher checkpoint "{name}" was written by MMDetection 1 (it has no "roi_head."); convert it by '
+            " MMDetection's tools/model_converters/upgrade_model_version.py."
+        )
+    first = (
+        f'"{differing[0]}" has the shape {shape_of(found.state[differing[0]])} in the file and '
+        f'{shape_of(teacher.state_dict()[differing[0]])} in the model'
+        if differing
+        else f'"{missing[0]}" is missing'
+    )
+    raise DistillError(
+        f'The teacher checkpoint "{name}"{found.notes()} fills {required - len(missing)} of {required} entries of '
+        f'{type(teacher).__name__} ({first}); give the checkpoint that was trained with this teacher config.'
+    )
 
 
 def _contents(stored: Any) -> str:
@@ -132,11 +163,6 @@ def _contents(stored: Any) -> str:
         return 'a dict of ' + (', '.join(f'"{key}"' for key in list(stored)[:5]) or 'nothing')
     name = type(stored).__name__
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
-
-
-def _shape(value: Any) -> tuple | None:
-    """The shape of an entry, None where it is no tensor."""
-    return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
 def _require_finite(teacher: nn.Module, name: str) -> None:

@@ -97,6 +97,7 @@ def test_annotations_that_are_no_json_end_in_a_sentence(source, tmp_path, capsys
     ('arguments', 'sentence'),
     [
         (['--symlink'], '--symlink needs --from-coco'),
+        (['--maps'], '--maps needs --from-coco'),
         (['--ann-val', 'x.json'], '--ann-val needs --from-coco'),
         (['--from-coco', 'x', '--size', '64'], '--size is for generated images'),
     ],

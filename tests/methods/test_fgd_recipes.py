@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mmdet
 import pytest
 import torch
-import yaml
+from _helpers.zoo import zoo_weights
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -17,7 +16,6 @@ from mmkd_plugin.probe.models import probe
 
 FOLDER = Path(__file__).parents[2] / 'configs' / '_base_' / 'fgd'
 FULL = sorted((FOLDER.parents[1] / 'fgd').glob('*_to_*.py'))
-ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'
 AUTHORS = {
     'one_stage': (0.5, 1e-3, 5e-4, 5e-4, 5e-6),
     'two_stage': (0.5, 5e-5, 2.5e-5, 5e-5, 5e-7),
@@ -47,16 +45,6 @@ def test_weights(name):
     assert block.inherit == (False if name == 'yolox' else 'auto')
 
 
-def zoo_weights(config: str) -> str:
-    """Address of the weights that the zoo lists for one of its configs."""
-    (entry,) = [
-        entry
-        for entry in (ZOO / config).with_name('metafile.yml').read_text().split('Name: ')
-        if f'Config: configs/{config}\n' in entry
-    ]
-    return yaml.safe_load(entry[entry.index('Weights: ') :].splitlines()[0])['Weights']
-
-
 @pytest.mark.parametrize('file', FULL, ids=lambda file: file.stem)
 def test_full_recipe_is_short_and_names_the_zoos_weights(file):
     cfg = Config.fromfile(file)
@@ -68,7 +56,7 @@ def test_full_recipe_is_short_and_names_the_zoos_weights(file):
     if file.stem == 'solo_r101_to_r50':
         assert teacher.teacher == 'mmkd_plugin::fgd/solo_r101_3x.py'
     else:
-        assert teacher.teacher_ckpt == zoo_weights(teacher.teacher.replace('mmdet::', ''))
+        assert teacher.teacher_ckpt == zoo_weights(teacher.teacher)
     assert list(block.methods) == ['fgd']
     # Where the authors inherit, a teacher with other heads must be refused rather than passed over.
     inherited = not any(other in file.stem for other in ('cascade', 'solov2', 'yolox'))

@@ -16,6 +16,7 @@ from rich.progress import track
 from mmkd_plugin.datasets.coco_mini.annotation import json_bytes
 from mmkd_plugin.datasets.coco_mini.folder import ensure_folder
 from mmkd_plugin.datasets.coco_mini.prng import Stream
+from mmkd_plugin.datasets.coco_mini.stuff import write_map
 from mmkd_plugin.errors import DistillError, nearest
 
 _VERSION = 'subset 1'
@@ -29,16 +30,29 @@ class CocoSplit:
         annotations: The annotation file.
         images: The folder that the file's image names are relative to.
         count: How many images to choose.
+        maps: The folder of their semantic maps; none are written if None.
     """
 
     annotations: Path
     images: Path
     count: int
+    maps: Path | None = None
 
 
-def coco_split(root: Path, name: str, count: int) -> CocoSplit:
-    """Locate a split of a tree laid out as COCO's: ``annotations/instances_<name>.json`` and ``<name>/``."""
-    return CocoSplit(root / 'annotations' / f'instances_{name}.json', root / name, count)
+def coco_split(root: Path, name: str, count: int, maps: str | None = None) -> CocoSplit:
+    """Locate a split of a tree laid out as COCO's: ``annotations/instances_<name>.json`` and ``<name>/``.
+
+    Args:
+        root: The tree.
+        name: The split, such as ``train2017``.
+        count: How many images to choose.
+        maps: Folder below the tree whose ``<name>/`` holds the semantic maps; none are written if None.
+
+    Returns:
+        Where it lies.
+    """
+    folder = None if maps is None else root / maps / name
+    return CocoSplit(root / 'annotations' / f'instances_{name}.json', root / name, count, folder)
 
 
 def _load(split: CocoSplit) -> dict[str, Any]:
@@ -50,6 +64,11 @@ def _load(split: CocoSplit) -> dict[str, Any]:
     if not split.images.is_dir():
         raise DistillError(
             f'The images of "{split.annotations}" are expected in the folder "{split.images}" but it is not there.'
+        )
+    if split.maps is not None and not split.maps.is_dir():
+        raise DistillError(
+            f'The semantic maps of "{split.images}" are expected in the folder "{split.maps}" but it is not there; '
+            'unpack stuffthingmaps_trainval2017.zip of COCO-Stuff, or leave the maps out.'
         )
     try:
         content = json.loads(split.annotations.read_bytes())
@@ -168,6 +187,10 @@ def _build(
                 target.symlink_to((split.images / image).resolve())
             else:
                 shutil.copyfile(split.images / image, target)
+        if split.maps is not None:
+            for image in track(content['images'], f'{name} maps', disable=not sys.stdout.isatty()):
+                size = (image['height'], image['width'])
+                write_map(split.maps, image['file_name'], size, root / 'semantic' / name, symlink)
         (root / 'annotations' / f'instances_{name}.json').write_bytes(json_bytes(content))
     report('classes: ' + repr(tuple(category['name'] for category in content['categories'])))
 
@@ -183,9 +206,10 @@ def ensure_coco_subset(
 ) -> Path:
     """Make a COCO-mini out of a real COCO tree, unless it is there already.
 
-    The folder is laid out like that of ``ensure_coco_mini``, without semantic maps. Ids, sizes, masks and crowds stay
-    as they are; only chosen images and classes are left. Each image shows at least one chosen class. Where both splits
-    are taken from one file, they share no image.
+    The folder is laid out like that of ``ensure_coco_mini``. Ids, sizes, masks and crowds stay as they are; only chosen
+    images and classes are left. Each image shows at least one chosen class. Where both splits are taken from one file,
+    they share no image. Semantic maps, where they are asked for, have the 171 classes of COCO-Stuff, whatever classes
+    are chosen.
 
     Args:
         root: The folder to make.
@@ -200,8 +224,8 @@ def ensure_coco_subset(
         The folder.
 
     Raises:
-        DistillError: If a file, a folder, an image or a class is not there, there are fewer images than asked for, or
-            the folder holds something else.
+        DistillError: If a file, a folder, an image, a map or a class is not there, there are fewer images than asked
+            for, or the folder holds something else.
     """
     splits = {'train': train, 'val': val}
     for name, split in splits.items():
@@ -211,6 +235,8 @@ def ensure_coco_subset(
     settings['classes'] = None if classes is None else sorted(classes)
     for name, split in splits.items():
         settings[name] = [str(split.annotations.resolve()), str(split.images.resolve()), split.count]
+        # Folders that were made without maps stay what they are.
+        settings[name] += [] if split.maps is None else [str(split.maps.resolve())]
     build = partial(_build, splits=splits, seed=seed, classes=classes, symlink=symlink, report=report)
     ensure_folder(Path(root), settings, generator=_VERSION, build=build, report=report)
     return Path(root)

@@ -73,7 +73,10 @@ def similarity_picture(
         load_weights(models[name], checkpoint)
     method = next((method for method in block.methods.values() if isinstance(method, PairWise)), PairWise())
     source = block.teachers[method.teacher or next(iter(block.used_teachers()))]
-    teacher = build_teacher(model_config(source.teacher), source.teacher_ckpt, source.trust_checkpoint).model.eval()
+    loaded = build_teacher(
+        model_config(source.teacher), source.teacher_ckpt, source.trust_checkpoint, source.teacher_prefix
+    )
+    teacher = loaded.model.eval()
     of_student, of_teacher, _ = method.taps(ModelPair(probe(first, 'student'), probe(teacher, 'teacher')))
     reference = similarity_map(teacher, of_teacher, item, place)
     maps = {'teacher': reference}

@@ -4,8 +4,9 @@ from contextlib import suppress
 
 from mmkd_plugin.models.classic import VGG, VGGM, AlexNet
 from mmkd_plugin.models.espnet import ESPNet
+from mmkd_plugin.models.factored import factored
 
-__all__ = ['VGG', 'AlexNet', 'ESPNet', 'VGGM']
+__all__ = ['VGG', 'AlexNet', 'ESPNet', 'VGGM', 'factored']
 
 with suppress(ImportError):
     from mmkd_plugin.models.esp_head import ESPHead

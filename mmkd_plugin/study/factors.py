@@ -93,9 +93,13 @@ def partial_tucker(weight: Tensor, ranks: dict[int, int | None]) -> tuple[Tensor
     from tensorly.decomposition import partial_tucker as factorise
 
     sides = {side: rank for side, rank in ranks.items() if rank is not None}
+    if not bool(weight.any()):
+        # The iteration divides by the norm.
+        core = weight.new_zeros([sides.get(side, size) for side, size in enumerate(weight.shape)])
+        return core, {side: weight.new_zeros(weight.shape[side], rank) for side, rank in sides.items()}
     with tensorly.backend_context('numpy'):
         found = factorise(
-            weight.numpy(), rank=list(sides.values()), modes=list(sides), init='svd', tol=1e-6, random_state=0
+            weight.numpy(), rank=list(sides.values()), modes=list(sides), init='svd', tol=1e-5, random_state=0
         )
     # Versions before 0.8 return no errors beside the factors.
     core, factors = found[0] if isinstance(found[0], tuple) else found

@@ -89,6 +89,7 @@ def test_ilsvrc_det(tmp_path, named):
     content = json.loads((tmp_path / 'ilsvrc_det_train.json').read_text())
     classes = [item['name'] for item in content['categories']]
     assert classes == (['accordion', 'air plane', 'ant'] if named else ['n01', 'n02'])
+    assert (tmp_path / 'ilsvrc_det_classes.txt').read_text().splitlines() == classes
     (annotation,) = content['annotations']
     assert (annotation['category_id'], annotation['bbox']) == (2, [1, 2, 10, 20])
     assert content['images'][0]['file_name'] == 'Data/DET/train/n1/a.JPEG'

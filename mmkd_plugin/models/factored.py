@@ -30,8 +30,15 @@ class TuckerConv2d(nn.Sequential):
         ranks: Channels on the side of the input and on that of the output, None for a side that is not factored.
     """
 
+    first: nn.Conv2d
+    core: nn.Conv2d
+    last: nn.Conv2d
+
     def __init__(self, conv: nn.Conv2d, ranks: Sequence[int | None]) -> None:
-        like = dict(device=conv.weight.device, dtype=conv.weight.dtype)
+        like: dict[str, Any] = dict(device=conv.weight.device, dtype=conv.weight.dtype)
+        form: dict[str, Any] = {
+            name: getattr(conv, name) for name in ('kernel_size', 'stride', 'padding', 'dilation', 'padding_mode')
+        }
         inner, outer = ranks
         bias = conv.bias is not None
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -40,12 +47,8 @@ class TuckerConv2d(nn.Sequential):
         layers['core'] = nn.Conv2d(
             inner or conv.in_channels,
             outer or conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
             bias=bias and outer is None,
-            padding_mode=conv.padding_mode,
+            **form,
             **like,
         )
         if outer is not None:
@@ -53,6 +56,7 @@ class TuckerConv2d(nn.Sequential):
         super().__init__(layers)
         self.in_channels = conv.in_channels
         self.out_channels = conv.out_channels
+        self.ranks = (inner, outer)
 
     @torch.no_grad()
     def fill(self, core: Tensor, inner: Tensor | None, outer: Tensor | None, bias: Tensor | None) -> None:
@@ -69,8 +73,9 @@ class TuckerConv2d(nn.Sequential):
             self.first.weight.copy_(inner.t()[:, :, None, None])
         if outer is not None:
             self.last.weight.copy_(outer[:, :, None, None])
-        if bias is not None:
-            (self.core if outer is None else self.last).bias.copy_(bias)
+        end = (self.core if outer is None else self.last).bias
+        if end is not None and bias is not None:
+            end.copy_(bias)
 
 
 class FactoredLinear(nn.Sequential):
@@ -81,8 +86,11 @@ class FactoredLinear(nn.Sequential):
         rank: The channels between the two.
     """
 
+    first: nn.Linear
+    last: nn.Linear
+
     def __init__(self, linear: nn.Linear, rank: int) -> None:
-        like = dict(device=linear.weight.device, dtype=linear.weight.dtype)
+        like: dict[str, Any] = dict(device=linear.weight.device, dtype=linear.weight.dtype)
         first = nn.Linear(linear.in_features, rank, bias=False, **like)
         last = nn.Linear(rank, linear.out_features, bias=linear.bias is not None, **like)
         super().__init__(OrderedDict(first=first, last=last))
@@ -94,7 +102,7 @@ class FactoredLinear(nn.Sequential):
         """Take the factors ``(R, in)`` and ``(out, R)`` of a weight, and its bias."""
         self.first.weight.copy_(first)
         self.last.weight.copy_(last)
-        if bias is not None:
+        if self.last.bias is not None and bias is not None:
             self.last.bias.copy_(bias)
 
 
@@ -173,7 +181,7 @@ def _product(layer: nn.Module, ranks: Ranks, name: str) -> nn.Module:
             f'{name} cannot be factored, since it is {problem or "a " + type(layer).__name__}; leave it out of ranks.'
         )
     if isinstance(layer, nn.Linear):
-        sides = [('features', min(layer.in_features, layer.out_features), ranks)]
+        sides: list[tuple[str, int, Any]] = [('features', min(layer.in_features, layer.out_features), ranks)]
     else:
         assert isinstance(layer, nn.Conv2d)
         if isinstance(ranks, (int, str)) or len(ranks) != 2 or ranks[0] is ranks[1] is None:

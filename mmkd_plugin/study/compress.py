@@ -100,23 +100,17 @@ def compress(
             fit, or nothing becomes smaller.
     """
     plain = plain_config(config)
+    image = image or image_size(plain)
+    if min(image) < 1:
+        raise DistillError(f'--size takes the height and width of an image, such as 600 1000, but it is {image}.')
     model = build_model(plain)
     load_weights(model, checkpoint)
     own = dict(own or {})
-    # Refuses what does not fit, before anything takes long.
-    factor_layers(copy.deepcopy(model), own)
+    if own:
+        # Refuses what does not fit, before anything takes long.
+        factor_layers(copy.deepcopy(model), own)
     chosen, left = choose(model, own, include, exclude, ranks is not None)
-    wanted: dict[str, Ranks] = {}
-    for name, layer in chosen.items():
-        if name in own:
-            wanted[name] = own[name]
-            continue
-        assert ranks is not None
-        found = automatic_ranks(layer, ranks)
-        if found is None:
-            left[name] = f'would not be smaller with --ranks {ranks}'
-        else:
-            wanted[name] = found
+    wanted = _ranks(chosen, left, ranks, own)
     if not wanted:
         raise DistillError(
             f'No layer of {type(model).__name__} becomes smaller with --ranks {ranks} ({_reasons(left)}); give a '
@@ -125,7 +119,6 @@ def compress(
     written = factored_config(plain, model, wanted)
     smaller = build_model(written)
     errors = _fill(smaller, model, wanted)
-    image = image or image_size(plain)
     batch = _noise(model, image)
     return Compressed(
         config=written,
@@ -198,6 +191,20 @@ def choose(
             f'({_reasons(left)}); name other layers with --include.'
         )
     return chosen, left
+
+
+def _ranks(
+    chosen: Mapping[str, nn.Module], left: dict[str, str], rule: str | float | None, own: Mapping[str, Ranks]
+) -> dict[str, Ranks]:
+    """The ranks of the layers that become smaller; the others join those that are left."""
+    wanted: dict[str, Ranks] = {}
+    for name, layer in chosen.items():
+        found = own[name] if name in own or rule is None else automatic_ranks(layer, rule)
+        if found is None:
+            left[name] = f'would not be smaller with --ranks {rule}'
+        else:
+            wanted[name] = found
+    return wanted
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str]]]:

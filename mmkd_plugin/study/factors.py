@@ -55,16 +55,11 @@ def fill(product: nn.Module, layer: nn.Module) -> float:
     """
     weight, bias = _weight(layer), getattr(layer, 'bias', None)
     if isinstance(product, FactoredLinear):
-        left, values, right = torch.linalg.svd(weight, full_matrices=False)
-        rank = product.first.out_features
-        # Both factors are equally large, so that one rate of learning suits both.
-        root = values[:rank].sqrt()
-        first, last = root[:, None] * right[:rank], left[:, :rank] * root
+        first, last = truncated(weight, product.first.out_features)
         product.fill(first, last, bias)
         return _distance(weight, last @ first)
     assert isinstance(product, TuckerConv2d)
-    inner = product.first.out_channels if hasattr(product, 'first') else None
-    outer = product.last.in_channels if hasattr(product, 'last') else None
+    inner, outer = product.ranks
     core, factors = partial_tucker(weight, {0: outer, 1: inner})
     product.fill(core, factors.get(1), factors.get(0), bias)
     whole = core
@@ -73,6 +68,26 @@ def fill(product: nn.Module, layer: nn.Module) -> float:
     if inner is not None:
         whole = torch.einsum('ir,orhw->oihw', factors[1], whole)
     return _distance(weight, whole)
+
+
+def truncated(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The two factors of a matrix that keep its largest singular values, equally large, so that one rate suits both.
+
+    Args:
+        weight: ``(out, in)``, in double precision.
+        rank: How many values are kept.
+
+    Returns:
+        ``(R, in)`` and ``(out, R)``.
+    """
+    if weight.shape[0] > weight.shape[1]:
+        last, first = truncated(weight.t(), rank)
+        return first.t(), last.t()
+    # Several times as fast as a singular value decomposition, for the thousands of features of a VGG.
+    vectors = torch.linalg.eigh(weight @ weight.t()).eigenvectors[:, -rank:].flip(1)
+    first = vectors.t() @ weight
+    root = first.norm(dim=1).sqrt().clamp_min(torch.finfo(weight.dtype).tiny)
+    return first / root[:, None], vectors * root
 
 
 def partial_tucker(weight: Tensor, ranks: dict[int, int | None]) -> tuple[Tensor, dict[int, Tensor]]:

@@ -216,6 +216,7 @@ def test_the_size_of_an_image_is_that_of_the_test_pipeline() -> None:
         (['--ranks', '1'], 'No layer of RetinaNet becomes smaller with --ranks 1.0 (3 1 x 1; 17 would not be smaller'),
         (['--include', 'trunk.*'], '--include trunk.* matches no convolution or fully-connected layer of RetinaNet'),
         (['--include', '*.downsample.0'], 'RetinaNet has nothing to factor among *.downsample.0 (3 1 x 1)'),
+        (['--size', '0', '64'], '--size takes the height and width of an image, such as 600 1000'),
         (['--exclude', 'backbone.*'], 'RetinaNet has nothing to factor among backbone.* (20 excluded)'),
     ],
 )

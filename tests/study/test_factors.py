@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import builtins
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.models.classic import AlexNet
 from mmkd_plugin.models.factored import FactoredLinear, TuckerConv2d
-from mmkd_plugin.study.factors import automatic_ranks, fill, require_tensorly
+from mmkd_plugin.study.factors import automatic_ranks, fill, require_tensorly, truncated
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def low_rank_conv(inputs: int, outputs: int, ranks: tuple[int, int], noise: float) -> nn.Conv2d:
@@ -37,12 +42,13 @@ def test_a_product_of_full_rank_is_the_convolution(ranks):
     torch.testing.assert_close(product(images), conv(images), rtol=1e-4, atol=1e-5)
 
 
-def test_a_product_of_full_rank_is_the_linear_layer():
+@pytest.mark.parametrize('sides', [(7, 5), (5, 7)])
+def test_a_product_of_full_rank_is_the_linear_layer(sides):
     torch.manual_seed(0)
-    linear = nn.Linear(7, 5)
+    linear = nn.Linear(*sides)
     product = FactoredLinear(linear, 5)
     assert fill(product, linear) < 1e-6
-    inputs = torch.randn(3, 7)
+    inputs = torch.randn(3, sides[0])
     torch.testing.assert_close(product(inputs), linear(inputs), rtol=1e-4, atol=1e-5)
 
 
@@ -51,6 +57,17 @@ def test_the_error_of_a_linear_layer_is_that_of_the_values_left_out():
     linear.weight.data.copy_(torch.diag(torch.tensor([2.0, 2.0, 1.0])))
     # The root of 1 in the root of 4 + 4 + 1.
     assert fill(FactoredLinear(linear, 2), linear) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize('shape', [(6, 9), (9, 6)])
+def test_both_factors_of_a_matrix_are_equally_large(shape):
+    torch.manual_seed(0)
+    weight = torch.randn(shape, dtype=torch.float64)
+    first, last = truncated(weight, 4)
+    left, values, right = torch.linalg.svd(weight)
+    torch.testing.assert_close(last @ first, left[:, :4] @ torch.diag(values[:4]) @ right[:4])
+    torch.testing.assert_close(first.norm(dim=1), values[:4].sqrt())
+    torch.testing.assert_close(last.norm(dim=0), values[:4].sqrt())
 
 
 def test_more_ranks_are_never_further_away():
@@ -81,6 +98,16 @@ def test_a_share_is_one_of_the_channels():
 def test_what_would_not_be_smaller_is_left(layer):
     assert automatic_ranks(layer, 1.0) is None
     assert automatic_ranks(layer, 0.25) is not None
+
+
+def test_the_shipped_student_has_the_ranks_that_its_command_gives():
+    backbone = AlexNet()
+    base = Config.fromfile(ROOT / 'configs/_base_/models/faster-rcnn_tucker.py').model
+    convs = {name: layer for name, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)}
+    assert dict(base.backbone.ranks) == {name: automatic_ranks(layer, 0.5) for name, layer in convs.items()}
+    assert set(base.roi_head.bbox_head.ranks.values()) == {automatic_ranks(nn.Linear(9216, 4096), 0.1)}
+    command = (ROOT / 'configs/_base_/models/faster-rcnn_tucker.py').read_text()
+    assert '--ranks 0.5 roi_head.bbox_head.shared_fcs.0=410 roi_head.bbox_head.shared_fcs.1=410' in command
 
 
 def test_a_layer_of_noise_keeps_one_channel():

@@ -5,8 +5,8 @@
     mmkd compress configs/voc/faster-rcnn_alexnet.py work_dirs/voc/faster-rcnn_alexnet.pth work_dirs/voc \
         --ranks 0.5 roi_head.bbox_head.shared_fcs.0=410 roi_head.bbox_head.shared_fcs.1=410
 
-The paper takes ranks of its own from trained weights, which are not published; without --ranks 0.5 the command does, and
-writes the config that goes with them.
+The ranks are shares of the channels, since those of variational Bayes come from trained weights; without --ranks 0.5 the
+command takes those, and writes the config that goes with them.
 """
 
 _base_ = './faster-rcnn_alexnet.py'

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional, Union
+from collections.abc import Mapping
+from typing import Any, Optional, Sequence, Union
 
 import torch
 from mmcv.cnn.bricks.wrappers import Conv2d as PatientConv2d

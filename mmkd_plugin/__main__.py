@@ -15,6 +15,7 @@ COMMANDS = {
     'doctor': 'what is installed, what is tested, and what will not work',
     'print-config': 'the MMRazor config that a distill block stands for',
     'layers': 'what can be tapped in student and teacher, side by side',
+    'compress': 'a trained model with its convolutions factored, as a student',
     'visualize': 'what a method compares, as a picture',
     'replay': 'the step at which a run stopped because something was not finite',
 }

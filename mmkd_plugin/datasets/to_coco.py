@@ -54,6 +54,8 @@ def convert_kitti(root: Path, out: Path, validation: Iterable[str] | None = None
 def convert_ilsvrc_det(root: Path, out: Path, names: Path | None = None) -> dict[str, int]:
     """Write ``ilsvrc_det_train.json`` and ``ilsvrc_det_val.json`` for the 200 classes of ILSVRC-DET.
 
+    ``ilsvrc_det_classes.txt`` beside them has the name of a class in each line, for the ``metainfo`` of a data set.
+
     Args:
         root: The folder ``ILSVRC`` with ``Annotations/DET`` and ``Data/DET``.
         out: Folder of the two files.
@@ -79,6 +81,8 @@ def convert_ilsvrc_det(root: Path, out: Path, names: Path | None = None) -> dict
         raise DistillError(f'"{names}" does not name the class "{strangers[0]}"; give the map_det.txt of these data.')
     classes = [known.get(name, name) for name in ids]
     called = dict(zip(ids, classes))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'ilsvrc_det_classes.txt').write_text('\n'.join(classes) + '\n', encoding='utf-8')
     counts = {}
     for split, samples in found.items():
         images = (

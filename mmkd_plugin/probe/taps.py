@@ -41,6 +41,10 @@ class LevelPair:
     teacher: Tap
 
 
+_TWO = 2.2
+"""A factor of two between strides that are measured: without padding AlexNet's 16 is 17, and half of that is 8."""
+
+
 def match_strides(students: Sequence[Tap], teachers: Sequence[Tap]) -> tuple[list[LevelPair], list[Tap]]:
     """Pair each student tap with the teacher's of the same stride or, where none is common, the nearest within two.
 
@@ -52,7 +56,7 @@ def match_strides(students: Sequence[Tap], teachers: Sequence[Tap]) -> tuple[lis
         The pairs in the order of the student's taps, and those of its taps that found none.
     """
     pairs, left = _match(students, teachers, 1)
-    return (pairs, left) if pairs else _match(students, teachers, 2)
+    return (pairs, left) if pairs else _match(students, teachers, _TWO)
 
 
 def _match(students: Sequence[Tap], teachers: Sequence[Tap], ratio: float) -> tuple[list[LevelPair], list[Tap]]:

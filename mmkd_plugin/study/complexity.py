@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.analysis import get_model_complexity_info
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 
 
@@ -57,11 +58,13 @@ def complexity(model: BaseModel, batch: dict[str, Any]) -> Complexity:
 @contextlib.contextmanager
 def _without_remarks() -> Iterator[None]:
     """The tracer names every operator that it does not count, for each model again."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    # Its own method, since MMEngine's loggers do not hear of logging.disable once they have spoken.
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
-        logging.disable(before)
+        logger.setLevel(before)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 from pycocotools.coco import COCO
 
 from mmkd_plugin.datasets.to_coco import convert_ilsvrc_det, convert_kitti
 from mmkd_plugin.errors import DistillError
 
+ROOT = Path(__file__).resolve().parents[2]
 CAR = 'Car 0.00 0 1.85 10.0 20.0 30.0 60.0 1.67 1.87 3.69 -16.53 2.39 58.49 1.57'
 KITTI = {
     '000000': [CAR, 'DontCare -1 -1 -10 1 2 3 4 -1 -1 -1 -1000 -1000 -1000 -10'],
@@ -89,6 +92,7 @@ def test_ilsvrc_det(tmp_path, named):
     content = json.loads((tmp_path / 'ilsvrc_det_train.json').read_text())
     classes = [item['name'] for item in content['categories']]
     assert classes == (['accordion', 'air plane', 'ant'] if named else ['n01', 'n02'])
+    assert (tmp_path / 'ilsvrc_det_classes.txt').read_text().splitlines() == classes
     (annotation,) = content['annotations']
     assert (annotation['category_id'], annotation['bbox']) == (2, [1, 2, 10, 20])
     assert content['images'][0]['file_name'] == 'Data/DET/train/n1/a.JPEG'
@@ -104,3 +108,31 @@ def test_what_is_no_ilsvrc_is_refused(tmp_path):
     (root / 'Annotations/DET/val/b.xml').write_text('<annotation><object></object></annotation>')
     with pytest.raises(DistillError, match='b.xml" is no annotation of ILSVRC'):
         convert_ilsvrc_det(root, tmp_path)
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_configs_read_what_is_written(tmp_path, monkeypatch, named):
+    pytest.importorskip('mmdet')
+    from mmdet.registry import DATASETS
+    from mmdet.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    monkeypatch.chdir(tmp_path)
+    names = tmp_path / 'map_det.txt'
+    names.write_text('n01 1 accordion\nn02 2 air plane\n')
+    convert_kitti(kitti(Path('data/kitti')), Path('data/kitti/annotations'))
+    convert_ilsvrc_det(ilsvrc(Path('data/ILSVRC')), Path('data/ILSVRC/annotations'), names if named else None)
+    for data, classes, label in (
+        ('kitti', ('Car', 'Pedestrian', 'Cyclist'), 0),
+        ('ilsvrc_det', ('accordion', 'air plane') if named else ('n01', 'n02'), 1),
+    ):
+        config = Config.fromfile(ROOT / f'configs/_base_/datasets/{data}.py')
+        dataset = DATASETS.build(config.train_dataloader.dataset)
+        assert tuple(dataset.metainfo['classes']) == classes
+        # One image of KITTI has no box, and is not trained on.
+        assert len(dataset) == 1
+        found = [item['bbox_label'] for item in dataset.get_data_info(0)['instances'] if not item['ignore_flag']]
+        assert found == [label]
+        assert dataset[0]['inputs'].shape[1] == 600
+        assert len(DATASETS.build(config.val_dataloader.dataset)) == 1
+        assert Path(config.val_evaluator.ann_file).is_file()

@@ -39,8 +39,26 @@ def imported(file: Path) -> set[str]:
     return found
 
 
+def optional() -> set[str]:
+    """The projects that an extra for users brings, by the files that setup.cfg names."""
+    extras = settings()['options.extras_require']
+    lines = [
+        line
+        for name, file in extras.items()
+        if name != 'dev'
+        for line in (ROOT / file.partition('file:')[2].strip()).read_text().split()
+    ]
+    return {re.split('[<>=]', line)[0] for line in lines}
+
+
+def test_extras_for_users_are_tested() -> None:
+    tested = (ROOT / 'requirements/dev.txt').read_text()
+    assert optional() == {'tensorly'}
+    assert all(name in tested for name in optional())
+
+
 def test_every_import_is_declared() -> None:
-    declared = set(settings()['options']['install_requires'].split())
+    declared = set(settings()['options']['install_requires'].split()) | optional()
     own = {'mmkd_plugin', *USERS_OWN, *standard_library()}
     missing = {
         f'{PROJECT_OF.get(name, name)} ({file.relative_to(ROOT)})'

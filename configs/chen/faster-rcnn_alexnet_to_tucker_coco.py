@@ -1,0 +1,5 @@
+_base_ = ['../coco/faster-rcnn_tucker.py', 'mmkd_plugin::_base_/chen/paper.py']
+
+distill = dict(
+    teacher='mmkd_plugin::coco/faster-rcnn_alexnet.py',
+    teacher_ckpt='work_dirs/coco/faster-rcnn_alexnet.pth')

@@ -1,0 +1,5 @@
+_base_ = ['../kitti/faster-rcnn_tucker.py', 'mmkd_plugin::_base_/chen/paper.py']
+
+distill = dict(
+    teacher='mmkd_plugin::kitti/faster-rcnn_alexnet.py',
+    teacher_ckpt='work_dirs/kitti/faster-rcnn_alexnet.pth')

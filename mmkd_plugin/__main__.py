@@ -14,6 +14,7 @@ from mmkd_plugin.version import __version__
 COMMANDS = {
     'doctor': 'what is installed, what is tested, and what will not work',
     'print-config': 'the MMRazor config that a distill block stands for',
+    'check': 'whether a config trains: its first steps, their time and memory, and how long it will take',
     'layers': 'what can be tapped in student and teacher, side by side',
     'visualize': 'what a method compares, as a picture',
     'replay': 'the step at which a run stopped because something was not finite',

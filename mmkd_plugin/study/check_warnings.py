@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mmkd_plugin.engine.inspection import StepReport
 from mmkd_plugin.study.evaluation import Metric
 from mmkd_plugin.study.first_batches import BOXES, Truth
 from mmkd_plugin.teachers.images import Renormalise, normalisation_text, normalises_knowingly
@@ -72,15 +71,6 @@ def normalisation_notes(role: str, student: nn.Module | None, teacher: nn.Module
         f'The {role} normalises its images otherwise ({normalisation_text(teacher)}) than the student '
         f'({normalisation_text(student)}); its batch is converted, so leave both as they were trained.'
     ]
-
-
-def report_warnings(report: StepReport) -> list[str]:
-    """Faults of the first step that do not stop the run, because the block switches its self-check off.
-
-    Args:
-        report: The self-check.
-    """
-    return [*report.faults]
 
 
 def metric_warnings(metrics: Sequence[Metric]) -> list[str]:

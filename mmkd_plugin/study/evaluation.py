@@ -16,6 +16,9 @@ from mmkd_plugin.study.tasks import as_fractions, task_of
 
 _TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks', 'auto_scale_lr')
 
+_WRITES = ('outfile_prefix', 'output_dir')
+"""Where metrics of MMDetection and MMSegmentation write predictions to."""
+
 
 class Metric(NamedTuple):
     """How good a model is.
@@ -72,6 +75,10 @@ def evaluation_config(cfg: Config) -> Config:
     testing.test_dataloader = testing[f'{split}_dataloader']
     testing.test_evaluator = testing[f'{split}_evaluator']
     testing.test_cfg = dict(type='TestLoop')
+    evaluators = testing.test_evaluator
+    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for key in _WRITES:
+            evaluator.pop(key, None)
     for part in ('dataloader', 'cfg', 'evaluator'):
         testing.pop(f'val_{part}', None)
     testing.visualizer = None

@@ -14,6 +14,7 @@ from mmkd_plugin.errors import DistillError
 def main(arguments: Sequence[str]) -> int:
     """Try a config and print what was found."""
     args = _parser().parse_args(arguments)
+    steps = _count(args.steps)
     if args.student and not args.evaluate_teacher:
         raise DistillError('--student is what the teacher is compared with; give --evaluate-teacher too.')
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
 
     # Bound to the stream of now: what the trial itself prints goes nowhere.
     say = functools.partial(print, file=sys.stderr, flush=True)
-    found = check(read_config(args), args.steps, args.evaluate_teacher, args.student, say)
+    found = check(read_config(args), steps, args.evaluate_teacher, args.student, say)
     print_check(wide_console(), found)
     return 0
 
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         'mmkd check mmkd_plugin::coco_mini/fgd_retina_r34_to_r18.py --evaluate-teacher',
     )
     parser.add_argument('config', help='config with a distill block: a file, or a zoo name')
-    parser.add_argument('--steps', type=_count, default=5, metavar='N', help='how many steps are timed; 5 by default')
+    parser.add_argument('--steps', default='5', metavar='N', help='how many steps are timed; 5 by default')
     parser.add_argument(
         '--evaluate-teacher', action='store_true', help='evaluate the teacher on the validation data, all of it'
     )

@@ -91,10 +91,10 @@ def time_lines(found: Check) -> list[str]:
 def _data_rows(found: Check) -> list[tuple[str, str]]:
     """What the data is."""
     data, truth = found.data, found.truth
-    workers = f'{found.workers} worker{"s" * (found.workers != 1)}' if found.workers else 'no workers'
+    workers = _many(found.workers, 'worker') if found.workers else 'no workers'
     return [
-        ('training data', f'{found.images:,} images, {found.per_epoch:,} batches of {found.batch_size}'),
-        ('read', f'{data.read} batches, {data.seconds:.3f} s each with {workers}'),
+        ('training data', f'{_many(found.images, "image")}, {_many(found.per_epoch, "batch")} of {found.batch_size}'),
+        ('read', f'{_many(data.read, "batch")}, {data.seconds:.3f} s each with {workers}'),
         ('labels', label_text(truth.kind, truth.counts)),
     ]
 
@@ -111,8 +111,14 @@ def label_text(kind: str, counts: Sequence[int]) -> str:
     without = sum(count == 0 for count in counts)
     return (
         f'{sum(counts):,} {kind} in {len(counts)} images: {statistics.mean(counts):,.1f} per image, '
-        f'{min(counts):,} to {max(counts):,}; {without} image{"s" * (without != 1)} without any'
+        f'{min(counts):,} to {max(counts):,}; {_many(without, "image")} without any'
     )
+
+
+def _many(count: int, noun: str) -> str:
+    """A number with its noun."""
+    plural = 'es' if noun.endswith('ch') else 's'
+    return f'{count:,} {noun}{plural if count != 1 else ""}'
 
 
 def _metric_lines(found: Check) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -187,8 +186,8 @@ def run_seconds(iterations: int, step: float, load: float, workers: int) -> floa
 
 def duration_text(seconds: float) -> str:
     """A duration in its two largest units: ``'3 h 20 min'``."""
-    if seconds < 60:
-        return f'{max(1, math.ceil(seconds))} s'
+    if round(seconds) < 60:
+        return f'{max(1, round(seconds))} s'
     minutes = round(seconds / 60)
     if minutes < 60:
         return f'{minutes} min'

@@ -12,6 +12,7 @@ import pytest
 import torch
 from _helpers import tiny, tiny_seg
 from _helpers.tiny import block, build, retinanet, run_config
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
@@ -34,8 +35,9 @@ def trial_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / 'temporary'
     folder.mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(folder))
-    # Asking for the versions of all compilers takes longer than such a run.
+    # Asking for the versions of all compilers and laying out configs takes longer than such a run.
     monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    monkeypatch.setattr(Config, 'pretty_text', '')
     return folder
 
 

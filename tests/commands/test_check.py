@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _helpers.tiny import block, run_config
@@ -28,7 +29,7 @@ MIB = 2**20
 
 def found(**changes) -> Check:
     """A check of 90 iterations; a step takes 0.4 s and 0.1 s, a batch 0.2 s without workers."""
-    values = dict(
+    values: dict[str, Any] = dict(
         models=dict(student='small [one]', teacher='large'),
         images=120,
         batch_size=4,

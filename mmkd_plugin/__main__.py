@@ -14,6 +14,7 @@ from mmkd_plugin.version import __version__
 COMMANDS = {
     'doctor': 'what is installed, what is tested, and what will not work',
     'print-config': 'the MMRazor config that a distill block stands for',
+    'check': 'whether a config trains: its first steps, their time and memory, and how long it will take',
     'layers': 'what can be tapped in student and teacher, side by side',
     'compress': 'a trained model with its convolutions factored, as a student',
     'visualize': 'what a method compares, as a picture',

@@ -110,12 +110,26 @@ def class_names(meta: dict[str, Any] | None) -> tuple[str, ...] | None:
     return tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else None
 
 
-def check_classes(student: dict[str, Any] | None, teacher: dict[str, Any] | None, by_class: bool) -> bool:
-    """Say so where the teacher knows other classes.
+def class_difference(student: dict[str, Any] | None, teacher: dict[str, Any] | None) -> str:
+    """Where the classes of student and teacher differ first; empty where they agree, as far as both are known.
 
     Args:
         student: Meta information of the student's training data.
         teacher: ``meta['dataset_meta']`` of the teacher's checkpoint.
+    """
+    of_student, of_teacher = class_names(student), class_names(teacher)
+    if of_student is None or of_teacher is None or of_student == of_teacher:
+        return ''
+    first = next((pair for pair in zip(of_student, of_teacher) if pair[0] != pair[1]), None)
+    return f'"{first[0]}" against "{first[1]}"' if first else f'{len(of_student)} against {len(of_teacher)} classes'
+
+
+def check_classes(student: dict[str, Any] | None, teacher: dict[str, Any] | None, by_class: bool) -> bool:
+    """Say so where the teacher knows other classes.
+
+    Args:
+        student: As for :func:`class_difference`.
+        teacher: As for :func:`class_difference`.
         by_class: Whether anything that depends on the classes is taken from the teacher (its heads, its logits).
 
     Returns:
@@ -124,13 +138,9 @@ def check_classes(student: dict[str, Any] | None, teacher: dict[str, Any] | None
     Raises:
         DistillError: If classes differ and something depends on them.
     """
-    of_student, of_teacher = class_names(student), class_names(teacher)
-    if of_student is None or of_teacher is None or of_student == of_teacher:
+    difference = class_difference(student, teacher)
+    if not difference:
         return True
-    first = next((pair for pair in zip(of_student, of_teacher) if pair[0] != pair[1]), None)
-    difference = (
-        f'"{first[0]}" against "{first[1]}"' if first else f'{len(of_student)} against {len(of_teacher)} classes'
-    )
     if by_class:
         raise DistillError(
             f'The teacher was trained on other classes ({difference}), so its heads mean something else; use a teacher '

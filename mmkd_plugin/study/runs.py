@@ -14,7 +14,7 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -230,7 +230,7 @@ def told_of(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet(log: Path) -> Iterator[None]:
     """Send what a run prints to a file, and name the file where the run fails."""
-    with log.open('a') as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+    with log.open('a') as stream, sent_to(stream):
         try:
             yield
         except DistillError:
@@ -243,6 +243,14 @@ def quiet(log: Path) -> Iterator[None]:
                 reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
                 sentence = f'{type(error).__name__}: {reason};'
             raise DistillError(f'{sentence} Its output is in "{log}".') from error
+
+
+@contextlib.contextmanager
+def sent_to(stream: TextIO) -> Iterator[None]:
+    """Send what is printed and logged to a stream."""
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        try:
+            yield
         finally:
             # Loggers outlive the run and must not write to a closed file.
             for logger in MMLogger._instance_dict.values():

@@ -110,7 +110,7 @@ class Renormalise(nn.Module):
         """
         if student is None or teacher is None:
             return None
-        if not hasattr(student, '_enable_normalize') or not hasattr(teacher, '_enable_normalize'):
+        if not normalises_knowingly(student) or not normalises_knowingly(teacher):
             return None
         mean_s, std_s, swap_s = _normalisation(student)
         mean_t, std_t, swap_t = _normalisation(teacher)
@@ -138,6 +138,18 @@ class Renormalise(nn.Module):
         columns = torch.arange(width, device=batch.device) < limits[:, 1]
         inside = (rows[:, :, None] & columns[:, None, :])[:, None]
         return torch.where(inside, batch, batch.new_full((), self.pad_value))
+
+
+def normalises_knowingly(preprocessor: nn.Module | None) -> bool:
+    """Whether a preprocessor says how it normalises, be it not at all, so that a batch can be converted to it."""
+    return preprocessor is not None and hasattr(preprocessor, '_enable_normalize')
+
+
+def normalisation_text(preprocessor: nn.Module) -> str:
+    """Mean, deviation and channel order of a preprocessor that says how it normalises."""
+    mean, std, swap = _normalisation(preprocessor)
+    values = [', '.join(f'{float(value):.5g}' for value in item.flatten()) for item in (mean, std)]
+    return f'mean {values[0]}, std {values[1]}, channels {"swapped" if swap else "as loaded"}'
 
 
 def _normalisation(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:

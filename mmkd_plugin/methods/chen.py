@@ -307,9 +307,7 @@ class Chen(Method):
             parts.add_loss(name, self.loss_config('hint'), student=student, teacher=teacher)
 
 
-def _record_heads(
-    parts: Parts, pair: BoxHeadPair, models: ModelPair, levels: List[Tuple[int, int]]
-) -> Tuple[str, str]:
+def _record_heads(parts: Parts, pair: BoxHeadPair, models: ModelPair, levels: List[Tuple[int, int]]) -> Tuple[str, str]:
     """Add the recorders of a head: what the student's was trained on, and what the teacher's says about that.
 
     Args:

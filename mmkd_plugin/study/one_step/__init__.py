@@ -2,6 +2,6 @@
 
 from mmkd_plugin.study.one_step.runs import forgotten_run
 from mmkd_plugin.study.one_step.samples import GeneratedImages, needs, walk
-from mmkd_plugin.study.one_step.shrink import offline, one_step_config
+from mmkd_plugin.study.one_step.shrink import offline, one_step_config, teachers_of
 
-__all__ = ['GeneratedImages', 'forgotten_run', 'needs', 'offline', 'one_step_config', 'walk']
+__all__ = ['GeneratedImages', 'forgotten_run', 'needs', 'offline', 'one_step_config', 'teachers_of', 'walk']

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     found = []
     for index, name in enumerate(names, 1):
         _say(f'[{index:{len(str(len(names)))}}/{len(names)}] {short_name(name)} ... ', end='')
-        found.append(check_recipe(name, args.work_dir / _folder(short_name(name)), args.size))
+        found.append(check_recipe(name, args.work_dir / _folder(short_name(name)), args.size, args.traceback))
         first, *others = lines_of(found[-1])
         _say('\n'.join([first, *others]))
     _say(summary(found))

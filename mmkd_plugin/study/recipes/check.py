@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import gc
 import time
@@ -66,27 +67,41 @@ class Checked:
 def shipped_recipes() -> list[str]:
     """Names of the full configs with a ``distill`` block that lie beside the package."""
     folder = Path(local_file(ZOO))
-    files = [file.relative_to(folder) for file in sorted(folder.glob('*/*.py'))]
-    names = [f'{ZOO}{file.as_posix()}' for file in files if file.parts[0] not in _SMALL]
-    return [name for name in names if load_config(name).get('distill') is not None]
+    files = [file for file in sorted(folder.glob('*/*.py')) if file.parent.name not in _SMALL]
+    return [f'{ZOO}{file.relative_to(folder).as_posix()}' for file in files if _has_block(file)]
 
 
-def check_recipe(name: str, work_dir: Path, size: int = SIZE) -> Checked:
+def _has_block(file: Path) -> bool:
+    """Whether a shipped config, or one of ours that it builds on, writes a block; to read them all takes long."""
+    nodes = [node for node in ast.parse(file.read_text(encoding='utf-8')).body if isinstance(node, ast.Assign)]
+    values = {target.id: node.value for node in nodes for target in node.targets if isinstance(target, ast.Name)}
+    if 'distill' in values:
+        return True
+    bases = ast.literal_eval(values['_base_']) if '_base_' in values else []
+    names = [bases] if isinstance(bases, str) else bases
+    ours = [name for name in names if name.startswith(ZOO) or '::' not in name]
+    return any(_has_block(Path(local_file(name)) if name.startswith(ZOO) else file.parent / name) for name in ours)
+
+
+def check_recipe(name: str, work_dir: Path, size: int = SIZE, whole: bool = False) -> Checked:
     """Train a config on generated images for a step, from random weights and with a random teacher.
 
     Args:
         name: Path or zoo name of the config.
         work_dir: Folder of the run; its output is in ``console.log``.
         size: Side of the images in pixels.
+        whole: Whether an error is raised as it is, not told in a sentence.
 
     Returns:
-        What came of it; nothing is raised.
+        What came of it.
     """
     started = time.monotonic()
     checked = Checked(name)
     try:
         _train(checked, work_dir, size)
     except Exception as error:
+        if whole:
+            raise
         checked.fault = str(error) if isinstance(error, DistillError) else retell(error) or sentence(error)
     # The models of the next recipe need the room of these.
     gc.collect()
@@ -138,9 +153,7 @@ def _block_of(cfg: Config) -> DistillBlock:
     init_default_scope(cfg.default_scope)
     block = DistillBlock.parse(cfg.distill)
     if not block.methods:
-        raise DistillError(
-            'Every method of the distill block has weight 0; give one a weight.'
-        )
+        raise DistillError('Every method of the distill block has weight 0; give one a weight.')
     block.require_teacher()
     return block
 

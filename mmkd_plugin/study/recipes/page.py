@@ -69,10 +69,11 @@ the discriminator where there is one. A recipe works if every term is finite and
 features. A term may be at rest in a batch, as the bounded regression of `Chen` is where the student is no worse than
 its teacher; it then has up to three batches to show that it works.
 
-Nothing is trained or downloaded: student and teacher start from random weights. So the shares of the task loss tell
-that a term is there and of which order it is at the first step; they are not those of a training with a real teacher,
-which [results.md](results.md) is about. FGD, FGI and hints grow with the teacher's features, and the logits of a random
-teacher are flat.
+No data and no weights are needed: student and teacher start from random ones. So a share of the task loss tells that a
+term is there, and little more; it is not that of a training with a real teacher. Random networks in evaluation mode
+give features of any size, those of caffe style the largest, as their images are divided by no deviation, and FGD, FGI
+and hints go by the square. The soft classes of `Chen` and of `PixelWise` hold the entropy of the teacher's classes,
+which a trained teacher has little of, over all anchors or pixels; it gives no gradient.
 
 - *parameters*: student / teacher.
 - *strides*: of the maps that are compared, in pixels of the student's image, `17/16` where student and teacher differ

@@ -74,7 +74,7 @@ def test_a_discriminator_takes_its_step(tmp_path: Path) -> None:
             '"chen_dense_reg.bounded" is 0 and sends no gradient to the student in any of 3 batches; look at',
         ),
         (
-            RETINA + 'distill = dict(methods=dict(fgd=dict(foreground_weight=1e39)))\n',
+            RETINA + 'distill = dict(methods=dict(fgd=dict(foreground_weight=3e38)))\n',
             '"loss_fgd_level0.foreground" is inf; lower its weight',
         ),
         (RETINA + "distill = dict(teacher='mmdet::retinanet/retinanet_r35.py')\n", 'does not exist; did you mean'),

@@ -82,7 +82,7 @@ class StepWatch(DistillStateHook):
         Raises:
             DistillError: If a term rests in every batch, or a discriminator is not finite.
         """
-        _, faults = inspect_adversaries(_algorithm(runner).adversaries)
+        faults = inspect_adversaries(_algorithm(runner).adversaries)[1]
         if faults:
             raise DistillError(' '.join(faults))
         resting = {key for key, (row, _) in self._found.items() if row.gradient == 0}

@@ -75,7 +75,7 @@ def test_a_discriminator_takes_its_step(tmp_path: Path) -> None:
         ),
         (
             RETINA + 'distill = dict(methods=dict(fgd=dict(foreground_weight=3e38)))\n',
-            '"loss_fgd_level0.foreground" is inf; lower its weight',
+            '"loss_fgd.foreground" at level 0 is infinite',
         ),
         (RETINA + "distill = dict(teacher='mmdet::retinanet/retinanet_r35.py')\n", 'does not exist; did you mean'),
         (RETINA + "distill = dict(methods=dict(fgd=dict(type='FDG')))\n", 'did you mean "FGI" or "FGD"?'),

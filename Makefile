@@ -13,7 +13,7 @@ OF_STACK := $(if $(filter-out default,$(STACK)),_$(STACK))
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test test-all check-numbers mutation fuzz pages stacks zoo lint doctor
+.PHONY: help setup demo seeds methods test test-all check-numbers mutation fuzz pages recipes stacks zoo lint doctor
 
 help:
 	@echo "make demo           distil a small detector and compare it with its teacher and the student alone"
@@ -26,6 +26,7 @@ help:
 	@echo "make fuzz           draw 500 mistakes that a user may make and count what becomes of them; takes long"
 	@echo "make stacks         run the core check on every stack of versions, ONLY=name on one; takes long"
 	@echo "make zoo            distil every family of both zoos for one step, STACK=forks those of the forks; takes long"
+	@echo "make recipes        train every full recipe for one step and write docs/recipes.md; takes minutes"
 	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
 	@echo "make lint           check style and types"
 	@echo "make doctor         print what is installed and what will not work"
@@ -56,6 +57,9 @@ check-numbers: setup
 
 pages: setup
 	@$(RUN) -m benchmarks.pages
+
+recipes: setup
+	@$(RUN) -m mmkd_plugin check-recipes --page docs/recipes.md
 
 stacks:
 	@$(PYTHON) -m benchmarks.stacks $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)

@@ -18,6 +18,7 @@ COMMANDS = {
     'layers': 'what can be tapped in student and teacher, side by side',
     'compress': 'a trained model with its convolutions factored, as a student',
     'visualize': 'what a method compares, as a picture',
+    'check-recipes': 'whether recipes work: a step of each, with models of full size and a random teacher',
     'replay': 'the step at which a run stopped because something was not finite',
 }
 """The commands with their line in the help; each is a module of :mod:`mmkd_plugin.commands`, imported when called."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mmkd_plugin.compat.remedies import PROJECTS
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.text import sentence
 
 _PACKAGES = {**PROJECTS, 'ldm': 'latent-diffusion'}
 """Names that pip knows, by those that Python imports, where they differ."""
@@ -28,13 +28,6 @@ _LACKS = {
 
 _ASKS = re.compile(r'To use (VPD)|(?:mim|pip) install (?!-|openmim)([\w-]+)|^(\w+) is not installed')
 """How models ask for a package."""
-
-
-def sentence(error: BaseException) -> str:
-    """The first line of an error, with its class where it is not ours."""
-    lines = [' '.join(line.split()) for line in str(error).splitlines() if line.strip()] or ['']
-    text = lines[0] if len(lines[0]) < 300 else lines[0][:297] + '...'
-    return text if isinstance(error, DistillError) else f'{type(error).__name__}: {text}'
 
 
 def lack(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -10,24 +9,22 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from benchmarks.catalogue import general_recipes
-from benchmarks.zoo.reasons import lack, sentence
-from benchmarks.zoo.samples import walk
-from benchmarks.zoo.shrink import offline, one_step_config, wider
+from benchmarks.zoo.reasons import lack
+from benchmarks.zoo.wider import wider
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.study.one_step import forgotten_run, offline, one_step_config, walk
 from mmkd_plugin.teachers import local_file
+from mmkd_plugin.utilities.text import sentence
 
 WORKS, FAILS, STOCK, LEFT_OUT = 'works', 'fails', 'stock', 'left out'
 """What a config comes to: distilled; not distilled; the stock model cannot train; not asked for."""
@@ -227,7 +224,7 @@ def one_step(cfg: Config, package: str, size: int) -> OneStep:
     Returns:
         What the step logged.
     """
-    with tempfile.TemporaryDirectory() as folder, _forgotten():
+    with tempfile.TemporaryDirectory() as folder, forgotten_run():
         run = one_step_config(cfg, package, size, Path(folder))
         run.experiment_name = uuid.uuid4().hex
         try:
@@ -246,20 +243,6 @@ def one_step(cfg: Config, package: str, size: int) -> OneStep:
             if name.startswith('train/') and 'loss' in name
         }
         return OneStep(losses, max(levels, default=0))
-
-
-@contextlib.contextmanager
-def _forgotten() -> Iterator[None]:
-    """Take back what a run leaves in MMEngine's tables, so that nothing later writes to its folder."""
-    tables = [kind._instance_dict for kind in (MMLogger, MessageHub, Visualizer)]
-    before = [set(table) for table in tables]
-    try:
-        yield
-    finally:
-        for table, known in zip(tables, before):
-            for name in set(table) - known:
-                for handler in getattr(table.pop(name), 'handlers', ()):
-                    handler.close()
 
 
 def _count(output: Any) -> int:

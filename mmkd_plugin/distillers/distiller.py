@@ -134,7 +134,7 @@ class Distiller(ConfigurableDistiller):
         wanted = self.recorders_read(from_student=True)
         for name in self.teacher_records_needed(active):
             recorder = self.teacher_recorders.get_recorder(name)
-            if hasattr(recorder, 'follow'):
+            if getattr(recorder, 'samples', None) is not None:
                 wanted.add(recorder.samples)
         stack = contextlib.ExitStack()
         for name in sorted(wanted):

@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.distillers.distiller import LEVEL
-from mmkd_plugin.distillers.schedule import Progress
+from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
 from mmkd_plugin.utilities.text import without_prefix
@@ -53,19 +53,8 @@ class DistillStateHook(Hook):
         algorithm = algorithm_of(runner)
         if algorithm is None:
             return
-        schedules = algorithm.distiller.schedules
-        if isinstance(runner.train_loop, IterBasedTrainLoop) and any(item.by_epoch for item in schedules.values()):
-            raise DistillError(
-                'A schedule of the distill block counts epochs, but the training loop counts iterations alone; give '
-                'its times in iterations, with by_epoch=False.'
-            )
-        for loss, schedule in schedules.items():
-            last, unit = (runner.max_epochs, 'epoch') if schedule.by_epoch else (runner.max_iters, 'iteration')
-            if schedule.start >= last:
-                raise DistillError(
-                    f'"{_schedule_key(loss)}" starts at {unit} {schedule.start}, but the run has {last} of them, so '
-                    f'that it never begins; give a start below {last}, or train longer.'
-                )
+        counts_epochs = not isinstance(runner.train_loop, IterBasedTrainLoop)
+        require_begun(algorithm.distiller.schedules, runner.max_iters, runner.max_epochs, counts_epochs)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Tell schedules how far the run is."""
@@ -99,6 +88,34 @@ class DistillStateHook(Hook):
                 f'the block it was trained with, or use load_from for the student alone '
                 f'({str(error).splitlines()[1].strip()}).'
             ) from error
+
+
+def require_begun(
+    schedules: dict[str, WeightSchedule], iterations: int | None, epochs: int | None, counts_epochs: bool
+) -> None:
+    """Refuse schedules that a run never comes to.
+
+    Args:
+        schedules: By loss, or by ``'<loss>.<term>'``.
+        iterations: Those of the run, None where they are not known.
+        epochs: Those of the run, likewise.
+        counts_epochs: Whether its loop counts epochs.
+
+    Raises:
+        DistillError: If a schedule counts epochs and the loop does not, or begins after the end of the run.
+    """
+    if not counts_epochs and any(item.by_epoch for item in schedules.values()):
+        raise DistillError(
+            'A schedule of the distill block counts epochs, but the training loop counts iterations alone; give '
+            'its times in iterations, with by_epoch=False.'
+        )
+    for loss, schedule in schedules.items():
+        last, unit = (epochs, 'epoch') if schedule.by_epoch else (iterations, 'iteration')
+        if last is not None and schedule.start >= last:
+            raise DistillError(
+                f'"{_schedule_key(loss)}" starts at {unit} {schedule.start}, but the run has {last} of them, so '
+                f'that it never begins; give a start below {last}, or train longer.'
+            )
 
 
 def _schedule_key(loss: str) -> str:

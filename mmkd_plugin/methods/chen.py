@@ -261,9 +261,9 @@ class Chen(Method):
             pair.require_same_classes()
         if self.regression_weight:
             pair.require_same_boxes(f'set {where}.regression_weight=0')
-        samples, predictions = _record_heads(parts, pair, models)
         dense = bool(pair.student.anchors)
         levels = _matched(pair, remedy) if dense else [(0, 0)]
+        samples, predictions = _record_heads(parts, pair, models, levels)
         if self.hard_share != 1:
             first = level_name(f'{loss}_cls', 0) if dense else f'{loss}_cls'
             parts.mix(pair.student.loss, self.hard_share, f'{first}.soft')
@@ -307,8 +307,14 @@ class Chen(Method):
             parts.add_loss(name, self.loss_config('hint'), student=student, teacher=teacher)
 
 
-def _record_heads(parts: Parts, pair: BoxHeadPair, models: ModelPair) -> Tuple[str, str]:
+def _record_heads(parts: Parts, pair: BoxHeadPair, models: ModelPair, levels: List[Tuple[int, int]]) -> Tuple[str, str]:
     """Add the recorders of a head: what the student's was trained on, and what the teacher's says about that.
+
+    Args:
+        parts: What they are added to.
+        pair: The head of both models.
+        models: Both models.
+        levels: The levels of a dense head that are compared, as :func:`_matched` gives them.
 
     Returns:
         The names of the recorders.
@@ -317,7 +323,9 @@ def _record_heads(parts: Parts, pair: BoxHeadPair, models: ModelPair) -> Tuple[s
     samples = f'{student.path.replace(".", "_")}_samples'
     predictions = f'{teacher.path.replace(".", "_")}_predictions'
     parts.student_recorders[samples] = dict(type=f'mmkd_plugin.{student.samples}', source=student.path)
-    kind: Entry = dict(type='mmkd_plugin.AnchorPredictions', head=teacher.path)
+    of_student = {at_teacher: at_student for at_student, at_teacher in levels}
+    same = [of_student.get(index) for index in range(len(teacher.anchors))]
+    kind: Entry = dict(type='mmkd_plugin.AnchorPredictions', head=teacher.path, samples=samples, levels=same)
     if not student.anchors:
         kind = dict(type='mmkd_plugin.RoIPredictions', samples=samples, scale=models.teacher_scale)
     parts.teacher_recorders[predictions] = dict(kind, source=models.teacher.output[0].source)

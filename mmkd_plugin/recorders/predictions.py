@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mmkd_plugin.compat.razor import ModuleOutputsRecorder, RecorderManager
 from mmkd_plugin.errors import DistillError, nearest
-from mmkd_plugin.recorders.samples import RoISamplesRecorder, anchors_first, boxes_of_labels
+from mmkd_plugin.recorders.samples import (
+    AnchorSamplesRecorder,
+    RoISamplesRecorder,
+    anchors_first,
+    boxes_of_labels,
+)
 from mmkd_plugin.registry import TASK_UTILS
 
 
@@ -60,18 +67,52 @@ class AnchorPredictionsRecorder(_PredictionsRecorder):
 
     ``data_idx`` names the field: ``'logits'``, ``(M, C)``, or ``'boxes'``, encoded, ``(M, 4)``.
 
+    Networks that pad in other ways make maps of a few cells more or less from one image, on which equal strides place
+    the same anchors from the same corner: of a larger map of the teacher the cells that the student has are taken, and
+    in a smaller one the last cell stands for those behind it.
+
     Args:
         source: Module that returns the features which the head reads: the neck.
         head: Path of the head, an ``AnchorHead``.
+        samples: Name of the student's ``AnchorSamples`` recorder, by whose maps the cells are taken; None for all.
+        levels: For each level of the head that level of the student's which has its anchors, None for none; by default
+            the one of the same number.
     """
 
-    def __init__(self, source: str = 'neck', head: str = 'bbox_head') -> None:
+    def __init__(
+        self,
+        source: str = 'neck',
+        head: str = 'bbox_head',
+        samples: str | None = None,
+        levels: Sequence[int | None] | None = None,
+    ) -> None:
         super().__init__(source)
         self.head = head
+        self.samples = samples
+        self.levels = levels
+        self._student: AnchorSamplesRecorder | None = None
+
+    def follow(self, student_recorders: RecorderManager) -> None:
+        """Take the sizes of the maps from the student's recorder."""
+        if self.samples is not None:
+            self._student = student_recorders.get_recorder(self.samples)
 
     def _predict(self, head: Any, features: Any) -> list[dict[str, Any]]:
         self._columns = dict(logits=head.cls_out_channels, boxes=4)
-        return [dict(zip(self.fields, level)) for level in zip(*head(features))]
+        return [
+            {field: self._same_cells(item, index) for field, item in zip(self.fields, level)}
+            for index, level in enumerate(zip(*head(features)))
+        ]
+
+    def _same_cells(self, maps: Tensor, index: int) -> Tensor:
+        """A level's map, ``(N, A * columns, H, W)``, with the cells of the student's."""
+        if self._student is None or (self.levels is not None and index >= len(self.levels)):
+            return maps
+        level = index if self.levels is None else self.levels[index]
+        height, width = maps.shape[2:] if level is None else self._student.cells(level)
+        maps = maps[:, :, :height, :width]
+        missing = (0, width - maps.shape[3], 0, height - maps.shape[2])
+        return pad(maps, missing, mode='replicate') if any(missing) else maps
 
     def _field(self, record: dict[str, Any], field: str) -> Tensor:
         return anchors_first(record[field], self._columns[field])

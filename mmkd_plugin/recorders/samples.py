@@ -120,6 +120,11 @@ class AnchorSamplesRecorder(_SamplesRecorder):
         super().reset_data_buffer()
         self._shared = None
 
+    def cells(self, record_idx: int) -> tuple[int, int]:
+        """Height and width of a level's map."""
+        height, width = self.data_buffer[record_idx]['cls_score'].shape[2:]
+        return height, width
+
     def _logits(self, call: dict[str, Any]) -> Tensor:
         return anchors_first(call['cls_score'], self._head.cls_out_channels)
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from rich.progress import Progress
 
 from benchmarks.zoo import sweep as sweep_module
-from benchmarks.zoo.language import WORDS, names
 from benchmarks.zoo.page import page, summary
-from benchmarks.zoo.samples import GeneratedImages, needs, walk
-from benchmarks.zoo.shrink import offline, one_step_config, wider
 from benchmarks.zoo.sweep import Family, Limits, families, sweep, zoo_folder
 from benchmarks.zoo.trial import FAILS, LEFT_OUT, STOCK, WORKS, OneStep, Trial, _compare, try_config
+from benchmarks.zoo.wider import wider
 from mmkd_plugin.compat.stacks import distribution_of, read_stacks
 from mmkd_plugin.errors import DistillError
 
@@ -75,94 +71,6 @@ def test_faults_of_ours_are_no_faults_of_the_stock_model(monkeypatch):
 )
 def test_distillation_leaves_the_students_losses_alone(distilled, said):
     assert _compare({'loss': 1.0, 'loss_cls': 1.0}, distilled) == said
-
-
-def test_annotations_follow_the_pipeline():
-    boxes = needs(zoo('retinanet/retinanet_r50_fpn_1x_coco.py'), 'mmdet', 64)
-    assert (boxes['classes'], boxes['masks'], boxes['semantic'], boxes['frames']) == (80, False, None, 0)
-    stuff = needs(zoo('htc/htc_r50_fpn_1x_coco.py'), 'mmdet', 64)
-    assert (stuff['masks'], stuff['semantic'][0]) == (True, 0)
-    panoptic = needs(zoo('panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py'), 'mmdet', 64)
-    assert (panoptic['masks'], panoptic['semantic']) == (True, (80, 133))
-    assert needs(zoo('qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py'), 'mmdet', 64)['frames'] == 2
-    images = zoo('ocsort/ocsort_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py')
-    assert needs(images, 'mmdet', 64)['frames'] == 0
-    maps = needs(zoo('pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'mmseg'), 'mmseg', 64)
-    assert maps['classes'] == 19
-
-
-def test_objects_lie_inside_their_images():
-    data = GeneratedImages('mmdet', 64, 5, masks=True, semantic=(5, 8))
-    for index, shape in enumerate([(64, 64), (56, 48)]):
-        sample = data[index]['data_samples']
-        boxes, masks = sample.gt_instances.bboxes, sample.gt_instances.masks.masks
-        assert data[index]['inputs'].shape == (3, *shape) == (3, *sample.img_shape)
-        assert (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
-        assert (boxes[:, 2] <= shape[1]).all() and (boxes[:, 3] <= shape[0]).all()
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        assert np.allclose(masks.sum((1, 2)), area, rtol=0.4) and sample.gt_instances.labels.max() < 5
-        labels = sample.gt_sem_seg.sem_seg
-        assert labels.shape == (1, *shape) and 5 <= labels.min() <= labels.max() < 8
-
-
-def test_images_have_one_size_where_the_config_makes_them_so():
-    assert needs(zoo('yolact/yolact_r50_1xb8-55e_coco.py'), 'mmdet', 64)['one_size']
-    assert not needs(zoo('retinanet/retinanet_r50_fpn_1x_coco.py'), 'mmdet', 64)['one_size']
-    data = GeneratedImages('mmdet', 64, 5, one_size=True)
-    assert data[0]['inputs'].shape == data[1]['inputs'].shape == (3, 64, 64)
-
-
-def test_classes_are_named_for_detectors_that_read():
-    asked = needs(zoo('grounding_dino/grounding_dino_r50_scratch_8xb2_1x_coco.py'), 'mmdet', 64)
-    assert asked['text'] and asked['classes'] == 80
-    sample = GeneratedImages('mmdet', 64, 5, text=True)[0]['data_samples']
-    assert len(sample.text) == 5 and sample.custom_entities
-    assert 'text' not in GeneratedImages('mmdet', 64, 5)[0]['data_samples']
-
-
-def test_clips_and_label_maps():
-    clip = GeneratedImages('mmdet', 64, 2, frames=2)[0]
-    assert clip['inputs'].shape == (2, 3, 64, 64) and len(clip['data_samples'].video_data_samples) == 2
-    labels = GeneratedImages('mmseg', 32, 4)[0]['data_samples'].gt_sem_seg.data
-    assert labels.shape == (1, 32, 32) and labels.max() < 4
-
-
-def test_nothing_is_downloaded_and_the_model_stays_otherwise():
-    cfg = zoo('retinanet/retinanet_r50_fpn_1x_coco.py')
-    model = offline(cfg.model)
-    assert cfg.model.backbone.pop('init_cfg').type == 'Pretrained'
-    assert model.backbone.pop('init_cfg') is None
-    assert model == cfg.model
-    run = one_step_config(zoo('swin/mask-rcnn_swin-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'), 'mmdet', 64, Path('unused'))
-    assert run.optim_wrapper.type == 'OptimWrapper' and 'paramwise_cfg' in run.optim_wrapper
-
-
-def test_models_are_for_one_process_and_need_no_network():
-    folder = 'strong_baselines/mask-rcnn_r50-caffe_fpn_rpn-2conv_4conv1fc_syncbn-all_lsj-100e_coco.py'
-    norms = {str(node['type']) for node in walk(zoo(folder).model) if 'BN' in str(node.get('type'))}
-    assert 'MMSyncBN' in norms
-    assert {str(node['type']) for node in walk(offline(zoo(folder).model)) if 'BN' in str(node.get('type'))} == {'BN'}
-    pvt = offline(zoo('pvt/retinanet_pvt-t_fpn_1x_coco.py').model)
-    assert pvt.backbone.init_cfg is None
-    model = offline(
-        dict(type='SOLO', backbone=dict(type='mmpretrain.ConvNeXt', ckpt='mmpretrain::a.py', pretrained=True))
-    )
-    assert dict(model.backbone) == dict(type='mmpretrain.ConvNeXt', ckpt=None, pretrained=False)
-
-
-def test_a_small_text_encoder_takes_the_place_of_one_that_would_be_downloaded():
-    transformers = pytest.importorskip('transformers')
-    state = torch.get_rng_state()
-    model = offline(dict(type='GLIP', language_model=dict(type='BertModel', name='bert-base-uncased')))
-    folder = model.language_model.name
-    assert torch.equal(torch.get_rng_state(), state)
-    tokens = transformers.AutoTokenizer.from_pretrained(folder)('. '.join(names(WORDS)) + '.')['input_ids']
-    assert (
-        len(tokens) == 2 * WORDS + 2
-        and transformers.BertTokenizerFast.from_pretrained(folder).unk_token_id not in tokens
-    )
-    encoder = transformers.BertModel.from_pretrained(folder)
-    assert encoder(torch.tensor([tokens])).last_hidden_state.shape == (1, 2 * WORDS + 2, 768)
 
 
 def test_wider_teachers():

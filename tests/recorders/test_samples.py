@@ -166,3 +166,51 @@ def test_they_are_registered():
     kinds = ('AnchorSamples', 'RoISamples', 'AnchorPredictions', 'RoIPredictions')
     manager = RecorderManager({kind: dict(type=f'mmkd_plugin.{kind}', source='neck') for kind in kinds})
     assert list(manager.recorders) == list(kinds)
+
+
+@pytest.mark.parametrize(('of_student', 'of_teacher'), [(3, 4), (4, 3), (4, 4)])
+def test_maps_of_other_sizes_are_compared_at_the_same_anchors(of_student, of_teacher):
+    """Two levels of one anchor a cell; each number of the teacher spells its row and column."""
+
+    def spelt(cells):
+        rows, columns = torch.meshgrid(torch.arange(cells), torch.arange(cells), indexing='ij')
+        return (10.0 * rows + columns)[None, None]
+
+    class Head(nn.Module):
+        cls_out_channels = 1
+
+        def forward(self, features):
+            return [spelt(9), spelt(of_teacher)], [spelt(9).repeat(1, 4, 1, 1), spelt(of_teacher).repeat(1, 4, 1, 1)]
+
+    class Trainee(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Module()
+            self.head.loss_by_feat_single = lambda cls_score: None
+
+    class Teacher(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neck, self.head = nn.Identity(), Head()
+
+    samples = dict(type='mmkd_plugin.AnchorSamples', source='head')
+    students = RecorderManager(dict(samples=samples))
+    trainee, teacher = Trainee(), Teacher()
+    students.initialize(trainee)
+    # The teacher's first level is one that the student does not have.
+    recorder = AnchorPredictionsRecorder('neck', 'head', samples='samples', levels=[None, 0])
+    recorder.initialize(teacher)
+    recorder.follow(students)
+    with students.get_recorder('samples'):
+        trainee.head.loss_by_feat_single(torch.zeros(1, 1, of_student, of_student))
+    with recorder:
+        teacher.neck(torch.zeros(1, 1, 1, 1))
+    common = min(of_student, of_teacher)
+    expected = [
+        [10.0 * min(row, common - 1) + min(column, common - 1)]
+        for row in range(of_student)
+        for column in range(of_student)
+    ]
+    assert recorder.get_record_data(1, 'logits').tolist() == expected
+    assert recorder.get_record_data(1, 'boxes')[:, 2:3].tolist() == expected
+    assert recorder.get_record_data(0, 'logits').shape == (81, 1)

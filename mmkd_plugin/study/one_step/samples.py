@@ -12,8 +12,8 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from benchmarks.zoo.language import WORDS, names
 from mmkd_plugin.registry import DATASETS
+from mmkd_plugin.study.one_step.language import WORDS, names
 
 OBJECTS = 3
 """Objects in an image."""
@@ -117,7 +117,7 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
     """What a config's models and pipeline ask of generated images.
 
     Args:
-        cfg: A config of the zoo.
+        cfg: The config of a training.
         package: ``'mmdet'`` or ``'mmseg'``.
         size: Side of the images in pixels.
 

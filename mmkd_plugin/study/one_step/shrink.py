@@ -1,16 +1,16 @@
-"""Make a config of the zoo cheap to run once: small images, no downloads, one step; and a wider teacher of it."""
+"""Make a config cheap to run once: small images, no downloads, one step."""
 
 from __future__ import annotations
 
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from benchmarks.zoo.language import local_text_encoder
-from benchmarks.zoo.samples import needs, walk
+from mmkd_plugin.study.one_step.language import local_text_encoder
+from mmkd_plugin.study.one_step.samples import needs, walk
+from mmkd_plugin.teachers import model_config
 
 _REMOTE = re.compile(r'^(https?|s3|torchvision|open-mmlab|jhu)://|^(huggingface|mmcls|mmpretrain)')
 """Beginnings of values that would be downloaded."""
@@ -22,19 +22,16 @@ and the second one cannot be built by a process that is alone."""
 _TEXT_ENCODERS = re.compile(r'^(bert-|google-bert/|roberta-)')
 """Beginnings of the names of text encoders that would be downloaded."""
 
-WIDER = 1.5
-"""How much wider the teacher's neck or decode head is made."""
-
 
 def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Config:
     """A run of one iteration on two generated images.
 
-    The model stays as it is, but for the image size it may be built for, pretrained weights, norms over several
-    processes and augmentations that resize whole batches. The optimizer and what it does to single parameters stay as
-    well; mixed precision is left out, since a CPU has no loss scaling.
+    Student and teachers stay as they are, but for the image size they may be built for, pretrained weights, norms over
+    several processes and augmentations that bring whole batches to sizes of their own. The optimizer and what it does
+    to single parameters stay as well; mixed precision is left out, since a CPU has no loss scaling.
 
     Args:
-        cfg: A config of the zoo, with or without a distill block.
+        cfg: The config of a training, with or without a distill block.
         package: ``'mmdet'`` or ``'mmseg'``.
         size: Side of the images in pixels.
         work_dir: Folder of the run.
@@ -65,16 +62,26 @@ def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Con
         custom_hooks=[],
     )
     run.update({key: copy.deepcopy(cfg[key]) for key in ('distill', 'runner_type') if key in cfg})
-    if 'distill' in run and isinstance(run['distill'].get('teacher'), dict):
-        run['distill']['teacher'] = _fitted(run['distill']['teacher'], package, size)
+    for teacher in teachers_of(run.get('distill') or {}):
+        if teacher.get('teacher') is not None:
+            teacher['teacher'] = _fitted(model_config(teacher['teacher']), package, size)
     return Config(run)
+
+
+def teachers_of(block: dict) -> list[dict]:
+    """The dicts of a distill block that name a teacher: the block itself, or one for each of several."""
+    return [item for item in (block.get('teachers') or {}).values() if isinstance(item, dict)] or [block]
 
 
 def _fitted(model: dict, package: str, size: int) -> ConfigDict:
     """A model for images of one size that downloads nothing."""
     model = offline(model)
     preprocessor = model.get('data_preprocessor') or {}
-    preprocessor.pop('batch_augments', None)
+    augments = preprocessor.pop('batch_augments', None) or []
+    # Ours go by the size of the batch, so that they stay.
+    own = [item for item in augments if str(item.get('type')).startswith('mmkd_plugin.')]
+    if own:
+        preprocessor['batch_augments'] = own
     for node in walk(model):
         if isinstance(node.get('img_size'), int):
             node['img_size'] = size
@@ -108,35 +115,3 @@ def offline(model: dict) -> ConfigDict:
             elif key == 'pretrained' or _REMOTE.match(value):
                 node[key] = None
     return model
-
-
-def wider(model: dict) -> ConfigDict | None:
-    """The model with a wider neck, or decode head where it has no neck.
-
-    Every width outside the backbone that equals that of the neck's output grows with it, so that the heads fit.
-
-    Args:
-        model: Config of a detector or segmentor.
-
-    Returns:
-        The wider model's config; None where its width is not one number.
-    """
-    model = offline(model)
-    neck, head = _last(model.get('neck')), _last(model.get('decode_head'))
-    width = neck.get('out_channels', neck.get('in_channels')) if neck else head.get('channels')
-    if not isinstance(width, int):
-        return None
-    if not neck:
-        head['channels'] = int(width * WIDER)
-        return model
-    for name, part in model.items():
-        for node in walk(part) if name not in ('backbone', 'data_preprocessor') else ():
-            for key, value in node.items():
-                if key.endswith('channels') and isinstance(value, int) and value == width:
-                    node[key] = int(width * WIDER)
-    return model
-
-
-def _last(part: Any) -> dict:
-    """A part of a model, or the last one where several follow each other."""
-    return (part[-1] if isinstance(part, (list, tuple)) else part) or {}

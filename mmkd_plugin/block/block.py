@@ -11,7 +11,7 @@ from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
-from mmkd_plugin.utilities.settings import Factor, PowerOf, check_all, from_dict, require_finite, settings_of
+from mmkd_plugin.utilities.settings import Factor, Positive, PowerOf, check_all, from_dict, require_finite, settings_of
 
 ONLY = 'teacher'
 """Name of the teacher where the user gives it none, because there is one."""
@@ -65,6 +65,7 @@ class WrittenBlock(TeacherKeys):
     methods: Dict[str, Any] = dataclasses.field(default_factory=dict)
     inherit: Union[bool, str] = False
     self_check: bool = True
+    share: Positive = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +113,19 @@ class DistillBlock:
             if name != '_scope_' and value is not None:
                 method = _parse_method(name, value)
                 method.teacher = _teacher_of(name, method, teachers)
-                methods[name] = method.scaled(teachers[method.teacher].loss_weight)
+                methods[name] = method
+        _give_shares(methods, written.share, 'share' in values)
+        methods = {name: method.scaled(teachers[str(method.teacher)].loss_weight) for name, method in methods.items()}
         # Beyond the settings proper: the configs of losses, optimizers and connectors. Those of models are not ours.
         require_finite(written.methods, 'distill.methods')
         _check_inherit(written.inherit, teachers)
         active = {name: method for name, method in methods.items() if method.active}
         return cls(teachers, active, written.inherit, written.self_check)
+
+    @staticmethod
+    def default_share() -> float:
+        """The share of a block that names none."""
+        return settings_of(WrittenBlock)['share'].default
 
     def used_teachers(self) -> Dict[str, TeacherBlock]:
         """The teachers that a method with a weight, or inheriting, needs."""
@@ -194,6 +202,19 @@ def _teacher_of(name: str, method: Method, teachers: Dict[str, TeacherBlock]) ->
             + ('leave it out.' if unnamed else f'name one of {", ".join(teachers)}.')
         )
     return method.teacher
+
+
+def _give_shares(methods: Dict[str, Method], share: float, written: bool) -> None:
+    """Divide the share of the block among the methods whose weight finds itself and that have none of their own."""
+    found = [method for method in methods.values() if method.auto]
+    if written and not found:
+        raise DistillError(
+            '"distill.share" is for weights that find themselves, but no method has one; set '
+            f"distill.methods.{next(iter(methods), '<name>')}.loss_weight='auto' with it, or take it out."
+        )
+    without = [method for method in found if method.share is None]
+    for method in without:
+        method.share = share / len(without)
 
 
 def _check_inherit(inherit: Union[bool, str], teachers: Dict[str, TeacherBlock]) -> None:

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
         'each term with that of the task loss, at features of the student that both reach. Prints the value and the\n'
         'gradient of each term in those of the task loss, the loss_weight that gives each method its share, and the\n'
         "block to paste. loss_weight='auto' does the same all along a run. Nothing is written.",
-        'mmkd calibrate mmkd_plugin::coco_mini/fgd_faster-rcnn_r34_to_r18.py --batches 20',
+        'mmkd calibrate mmkd_plugin::coco_mini/fgd_retina_r34_to_r18.py --after 20 --batches 10',
     )
     parser.add_argument('config', help='config with a distill block: a file, or a zoo name')
     parser.add_argument('--batches', type=int, default=20, help='how many batches are measured; 20 by default')

@@ -44,6 +44,10 @@ if __name__ == '__main__':
             launcher='pytorch',
             distill=dict(self_check=False),
         )
+    elif sys.argv[2:] == ['auto']:
+        methods = dict(fgd=dict(type='FGD', loss_weight='auto'), chen=dict(type='Chen', loss_weight='auto'))
+        distill = tiny.block(methods=methods, share=0.5)
+        cfg = tiny.run_config(folder / 'run', iterations=3, distill=distill, launcher='pytorch')
     else:
         schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
         distill = tiny.block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
@@ -57,5 +61,6 @@ if __name__ == '__main__':
     except DistillError as error:
         torch.save(dict(sentence=str(error), steps=runner.iter), folder / f'rank{dist.get_rank()}.pth')
         sys.exit()
-    state = {key: value for key, value in runner.model.module.named_parameters()}
+    state = dict(runner.model.module.named_parameters())
+    state.update({key: value for key, value in runner.model.module.named_buffers() if 'balance' in key})
     torch.save({key: value.detach() for key, value in state.items()}, folder / f'rank{dist.get_rank()}.pth')

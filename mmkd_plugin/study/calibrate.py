@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import statistics
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ class MethodWeight:
 
     Attributes:
         measured: All of its terms together.
-        weight: The ``loss_weight`` that it had.
+        weight: The ``loss_weight`` that it had, the geometric mean where it found itself.
         share: The share that is asked for.
         wanted: The ``loss_weight`` that gives it; None where no gradient was found.
         inside: Whether it is written into the dict of the method's loss.
@@ -96,14 +97,11 @@ class _MeasureHook(Hook):
         self.methods = sorted(methods, key=len, reverse=True)
         self.terms: dict[str, list[tuple[float, float, float]]] = {}
         self.of_methods: dict[str, list[tuple[float, float, float]]] = {}
-        self.weights: dict[str, float] = {}
+        self.weights: dict[str, list[float]] = {}
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         model: Any = runner.model
         if runner.iter == self.last:
-            balance = model.distiller.balance
-            if balance is not None:
-                self.weights = {name: float(value) for name, value in balance.weights().items()}
             raise _Done
         if runner.iter == self.after:
             model.step_observers.append(self._measure)
@@ -124,6 +122,9 @@ class _MeasureHook(Hook):
             for name, squares in algorithm.compare_gradients(losses, pulls).items():
                 value = float(sum(item.detach() for item in pulls[name].values))
                 found.setdefault(name, []).append((value / task if task else math.nan, *squares.tolist()))
+        if algorithm.distiller.balance is not None:
+            for name, weight in algorithm.distiller.balance.weights().items():
+                self.weights.setdefault(name, []).append(float(weight))
 
     def _owner(self, term: str) -> str:
         return next((name for name in self.methods if f'{term}_'.startswith(f'loss_{name}_')), term)
@@ -179,7 +180,8 @@ def _short(config: Config) -> Config:
     cfg = copy.deepcopy(config)
     for key in ('val', 'test'):
         cfg.update({f'{key}_cfg': None, f'{key}_dataloader': None, f'{key}_evaluator': None})
-    cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'checkpoint': None, 'visualization': None}
+    hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items() if name != 'visualization'}
+    cfg.default_hooks = {**hooks, 'checkpoint': None}
     cfg.visualizer = None
     cfg.resume = False
     cfg.experiment_name = f'calibrate_{uuid.uuid4().hex[:8]}'
@@ -194,7 +196,8 @@ def _methods(block: DistillBlock, hook: _MeasureHook, share: float | None) -> di
         if values is None:
             continue
         of_teacher = block.teachers[str(method.teacher)].loss_weight
-        weight = hook.weights.get(name, method.begins_with()) / of_teacher
+        weights = hook.weights.get(name, [method.begins_with()])
+        weight = statistics.geometric_mean(weights) / of_teacher
         measured = _mean(values)
         own = _share(method, of_teacher, len(block.methods), share)
         wanted = weight * own / measured.gradient if measured.gradient > 0 else None

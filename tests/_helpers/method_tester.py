@@ -148,10 +148,10 @@ class MethodTester:
         """The losses of the same step once more; batch statistics and power iterations begin anew."""
         state = copy.deepcopy((model.state_dict(), model.distiller.distill_losses.state_dict()))
         found = self.losses(model)
-        model.load_state_dict(state[0])
-        model.distiller.distill_losses.load_state_dict(state[1])
         for adversary in model.adversaries.values():
             adversary.compute(0)
+        model.load_state_dict(state[0])
+        model.distiller.distill_losses.load_state_dict(state[1])
         return found
 
     def test_parsing_and_expanding_twice_changes_nothing(self) -> None:

@@ -161,5 +161,3 @@ def test_measuring_changes_no_number_of_a_step():
     assert len(first) == len(second)
     pairs = [(one, two) for one, two in zip(first, second) if one is not None]
     assert pairs and all(torch.equal(one, two) for one, two in pairs)
-
-

@@ -26,7 +26,9 @@ def test_share_of_the_block_is_divided_among_those_without_their_own():
 
 
 def test_weight_of_a_teacher_multiplies_the_share():
-    teachers = dict(one=dict(teacher='x', loss_weight=0.5), two=dict(teacher='y'), none=dict(teacher='z', loss_weight=0))
+    teachers = dict(
+        one=dict(teacher='x', loss_weight=0.5), two=dict(teacher='y'), none=dict(teacher='z', loss_weight=0)
+    )
     pkd = dict(loss=dict(type='PKDLoss'))
     methods = dict(a=auto(teacher='one'), b=auto('Feature', teacher='two', **pkd), c=auto(teacher='none', share=3))
     assert shares(teachers=teachers, methods=methods, share=4) == dict(a=1.0, b=2.0)
@@ -53,7 +55,9 @@ def test_feature_begins_with_the_weight_of_its_loss():
 
 
 def test_all_losses_of_a_method_share_a_factor():
-    cfg = run_config('unused', model=faster_rcnn(), distill=block(teacher=faster_rcnn(24), methods=dict(x=auto('Chen'))))
+    cfg = run_config(
+        'unused', model=faster_rcnn(), distill=block(teacher=faster_rcnn(24), methods=dict(x=auto('Chen')))
+    )
     found = expand_config(cfg).model.distiller
     assert set(found.balance.x.losses) == set(found.distill_losses)
 
@@ -72,7 +76,7 @@ def test_all_losses_of_a_method_share_a_factor():
         (auto(share='much'), {}, '"distill.methods.x.share" is \'much\'; it must be a number above 0'),
         (auto(), dict(share=-1), '"distill.share" is -1; it must be a number above 0'),
         (auto(), dict(share='auto'), '"distill.share" is \'auto\'; it must be a number above 0'),
-        (dict(type='FGD'), dict(share=1), "\"distill.share\" is for.*set distill.methods.x.loss_weight='auto'"),
+        (dict(type='FGD'), dict(share=1), '"distill.share" is for.*set distill.methods.x.loss_weight=\'auto\''),
         (auto(foreground_weight='auto'), {}, '"distill.methods.x.foreground_weight" is \'auto\'; it must be a number'),
     ],
 )
@@ -92,5 +96,3 @@ def test_balance_of_no_loss_is_refused():
 
     with pytest.raises(DistillError, match='The balance names no loss'):
         Distiller(balance=dict(x=dict(share=1, losses=['loss_x'])))
-
-

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from _helpers import tiny_seg
+from _helpers.method_tester import initialised
 from _helpers.ranks import train_on_two_ranks
-from _helpers.tiny import block, build, exact_resume, faster_rcnn, losses_of, retinanet, run_config, state_of
+from _helpers.tiny import batch, block, build, exact_resume, faster_rcnn, losses_of, retinanet, run_config, state_of
+from mmengine.registry import MODELS
 
+from mmkd_plugin.algorithms.gradients import Pull
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
+from mmkd_plugin.distillers.schedule import Progress
 
 WEIGHT = 'distill.fgd_weight'
 
@@ -76,13 +80,29 @@ def test_method_that_begins_later_is_measured_at_its_first_step(tmp_path):
     assert measured(runner) == [3, 4]
 
 
-def test_term_without_a_weight_does_not_count(tmp_path):
-    """The relation, which does not weigh anything here, is not a part of the gradient."""
-    scheduled = train(tmp_path / 'one', 1, distill=fgd(schedules=dict(relation=dict(start=1))))
-    absent = train(tmp_path / 'two', 1, distill=fgd(relation_weight=0))
-    found = [losses_of(runner, WEIGHT)[0] for runner in (scheduled, absent)]
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
-    assert found[0] != pytest.approx(losses_of(train(tmp_path / 'three', 1, distill=fgd()), WEIGHT)[0], rel=1e-5)
+def test_term_without_a_weight_does_not_count():
+    """The relation, which begins later, is no part of the gradient that is brought to the share."""
+    written = dict(type='FGD', loss_weight='auto', relation_weight=1e-3, schedules=dict(relation=dict(start=1)))
+    cfg = expand_config(run_config('unused', distill=block(methods=dict(fgd=written))))
+    model = initialised(lambda: MODELS.build(cfg.model))
+    ratios = []
+
+    def observe(algorithm, losses):
+        terms = algorithm.distiller.terms
+        active = [value for values in terms.values() for term, value in values.items() if term != 'relation']
+        every = [value for values in terms.values() for value in values.values()]
+        pulls = dict(active=Pull(active, list(terms)), every=Pull(every, list(terms)))
+        found = algorithm.compare_gradients(losses, pulls)
+        ratios.append([(own / task).sqrt().item() for task, own in (found['active'], found['every'])])
+
+    model.step_observers.append(observe)
+    data = batch(model)
+    for iteration in (0, 1):
+        model.distiller.progress = Progress(iteration, 0, 10, 1)
+        model(**data, mode='loss')
+    assert ratios[0] == pytest.approx([1, 1], rel=1e-3)
+    # From its start on it counts, and the factor moves towards that.
+    assert ratios[1][0] < 0.9
 
 
 def test_accumulation_changes_nothing(tmp_path):

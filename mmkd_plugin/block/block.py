@@ -59,6 +59,8 @@ class WrittenBlock(TeacherKeys):
             differ, ``'auto'`` copies nothing there, ``'matching'`` copies what agrees in name and shape; of several
             teachers, the name of one.
         self_check: Whether the first step prints its table and stops the run on a fault.
+        share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
+            that has no ``share`` of its own gets an equal part.
     """
 
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)

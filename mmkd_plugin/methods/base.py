@@ -81,8 +81,12 @@ class Method(ABC):
                     found[key] = dataclasses.replace(setting, name=key, hint=hint)
         found.update(settings_of(cls))
         if WEIGHT in found:
-            hint = Union[found[WEIGHT].hint, Literal['auto']]
-            found[WEIGHT] = dataclasses.replace(found[WEIGHT], hint=hint)
+            weight = found[WEIGHT]
+            found[WEIGHT] = dataclasses.replace(
+                weight,
+                hint=Union[weight.hint, Literal['auto']],
+                meaning=f"{weight.meaning.rstrip('.')}; ``'{AUTO}'`` finds the one that gives the method its share.",
+            )
         return found
 
     @classmethod

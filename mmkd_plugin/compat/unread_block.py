@@ -18,6 +18,7 @@ BLOCK_KEYS = (
     'methods',
     'inherit',
     'self_check',
+    'share',
 )
 """What a user may write under ``distill``; this floor knows nothing of the block itself."""
 READS = 'reads_distill_block'

@@ -191,3 +191,29 @@ def test_batch_that_no_file_can_hold(tmp_path):
         loop.run_iter = original
     with pytest.raises(DistillError, match=r'could not be kept, since it holds objects of type .*Own; the images are '):
         replay(str(tmp_path / 'fault_iter_2'))
+
+
+def test_weight_that_finds_itself_is_that_of_the_step(tmp_path):
+    """The step behind this one would be measured; a repeated one is not."""
+    folder = kept(balanced(broken_run(tmp_path, 'nan', 3, level=1)), 3)
+    runner = build(balanced(broken_run(tmp_path / 'healthy', 'nan', 10**6, iterations=3)))
+    terms = []
+    build_algorithm = runner._build_algorithm
+
+    def watched(student: Any) -> Any:
+        algorithm = build_algorithm(student)
+        algorithm.step_observers.append(lambda model, losses: terms.append(model.distiller.terms))
+        return algorithm
+
+    runner._build_algorithm = watched
+    runner.train()
+    numbers = replay(folder).numbers
+    for level in '02':
+        expected = terms[2][f'loss_x_level{level}'][''].item()
+        assert numbers[Label('term', 'loss_x', level)] == pytest.approx(expected, rel=1e-6)
+
+
+def balanced(cfg: Any) -> Any:
+    """The run with a weight that finds itself."""
+    cfg.distill.methods.x.loss_weight = 'auto'
+    return cfg

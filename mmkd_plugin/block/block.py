@@ -67,7 +67,7 @@ class WrittenBlock(TeacherKeys):
     methods: Dict[str, Any] = dataclasses.field(default_factory=dict)
     inherit: Union[bool, str] = False
     self_check: bool = True
-    share: Positive = 1.0
+    share: Positive = 3.0
 
 
 @dataclasses.dataclass(frozen=True)

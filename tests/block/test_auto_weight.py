@@ -21,8 +21,8 @@ def shares(**values: Any) -> dict[str, Any]:
 
 def test_share_of_the_block_is_divided_among_those_without_their_own():
     methods = dict(a=auto(), b=auto('Chen'), c=auto(share=0.3), d=dict(type='FGD'))
-    assert shares(methods=methods, share=3) == dict(a=1.5, b=1.5, c=0.3, d=None)
-    assert shares(methods=methods) == dict(a=0.5, b=0.5, c=0.3, d=None)
+    assert shares(methods=methods, share=1) == dict(a=0.5, b=0.5, c=0.3, d=None)
+    assert shares(methods=methods) == dict(a=1.5, b=1.5, c=0.3, d=None)
 
 
 def test_weight_of_a_teacher_multiplies_the_share():

@@ -82,7 +82,7 @@ def test_method_that_begins_later_is_measured_at_its_first_step(tmp_path):
 
 def test_term_without_a_weight_does_not_count():
     """The relation, which begins later, is no part of the gradient that is brought to the share."""
-    written = dict(type='FGD', loss_weight='auto', relation_weight=1e-3, schedules=dict(relation=dict(start=1)))
+    written = dict(type='FGD', loss_weight='auto', share=1, relation_weight=1e-3, schedules=dict(relation=dict(start=1)))
     cfg = expand_config(run_config('unused', distill=block(methods=dict(fgd=written))))
     model = initialised(lambda: MODELS.build(cfg.model))
     ratios = []
@@ -125,7 +125,7 @@ def test_several_methods_and_teachers_each_have_a_weight(tmp_path):
     )
     runner = train(tmp_path, 3, distill=dict(teachers=teachers, methods=methods))
     balance = runner.model.distiller.balance
-    assert {name: method.share for name, method in balance.methods.items()} == dict(fgd=0.5, pkd=0.25)
+    assert {name: method.share for name, method in balance.methods.items()} == dict(fgd=1.5, pkd=0.75)
     assert balance.counts.tolist() == [2, 2]
     assert losses_of(runner, 'distill.pkd_weight')[-1] > 0
 

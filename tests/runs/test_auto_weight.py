@@ -82,7 +82,9 @@ def test_method_that_begins_later_is_measured_at_its_first_step(tmp_path):
 
 def test_term_without_a_weight_does_not_count():
     """The relation, which begins later, is no part of the gradient that is brought to the share."""
-    written = dict(type='FGD', loss_weight='auto', share=1, relation_weight=1e-3, schedules=dict(relation=dict(start=1)))
+    written = dict(
+        type='FGD', loss_weight='auto', share=1, relation_weight=1e-3, schedules=dict(relation=dict(start=1))
+    )
     cfg = expand_config(run_config('unused', distill=block(methods=dict(fgd=written))))
     model = initialised(lambda: MODELS.build(cfg.model))
     ratios = []

@@ -19,6 +19,7 @@ COMMANDS = {
     'compress': 'a trained model with its convolutions factored, as a student',
     'visualize': 'what a method compares, as a picture',
     'check-recipes': 'whether recipes work: a step of each, with models of full size and a random teacher',
+    'calibrate': 'how strongly each method pulls at the student, and the weight for a given share',
     'replay': 'the step at which a run stopped because something was not finite',
 }
 """The commands with their line in the help; each is a module of :mod:`mmkd_plugin.commands`, imported when called."""

@@ -316,7 +316,7 @@ def _right_values(draw: random.Random, case: Case) -> None:
     method = case.distill['methods']['m0']
     settings = _methods()[method['type']].settings()
     case.before = copy.deepcopy(case.values)
-    key = draw.choice([name for name in settings if name not in ('teacher', 'schedule', 'schedules')])
+    key = draw.choice([name for name in settings if name not in ('teacher', 'schedule', 'schedules', 'share')])
     value = right_value(draw, settings[key])
     # 'auto' is one of the others, whichever fits.
     changed = key not in method and value not in (settings[key].default, 'auto')

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import string
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from typing_extensions import get_args as all_args
 from typing_extensions import get_origin as any_origin
 
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.methods import Method
-from mmkd_plugin.utilities.settings import Setting, settings_of
+from mmkd_plugin.utilities.settings import Setting, is_union, settings_of
 
 STRANGE: tuple[Any, ...] = (
     None,
@@ -60,7 +60,7 @@ def _of_hint(draw: random.Random, hint: Any, default: Any) -> Any:
         return draw.random() < 0.5
     if hint in (int, float):
         return draw.choice(_WHOLE if hint is int else _NUMBERS)
-    if get_origin(hint) is not None and type(None) in get_args(hint):
+    if is_union(get_origin(hint)) and (type(None) in get_args(hint) or Literal['auto'] in get_args(hint)):
         options = [item for item in get_args(hint) if item is not type(None)]
         return _of_hint(draw, draw.choice(options), default)
     return default
@@ -68,7 +68,8 @@ def _of_hint(draw: random.Random, hint: Any, default: Any) -> Any:
 
 def right_method(draw: random.Random, kind: type[Method]) -> dict[str, Any]:
     """Some settings of a method, right in themselves."""
-    settings = {name: item for name, item in kind.settings().items() if name not in ('teacher', 'schedules', 'patch')}
+    alone = ('teacher', 'schedules', 'patch', 'share')
+    settings = {name: item for name, item in kind.settings().items() if name not in alone}
     chosen = draw.sample(list(settings), k=draw.randrange(min(4, len(settings)) + 1))
     values = {
         name: right_schedule(draw) if name == 'schedule' else right_value(draw, settings[name]) for name in chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable
 
 import torch
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.adversary import Adversary
+from mmkd_plugin.algorithms.gradients import Pull, compare_gradients, shared_features
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.labelled import labelled_alone
 from mmkd_plugin.compat.checkpoint import build_safely
@@ -105,6 +107,7 @@ class DistillAlgorithm(BaseAlgorithm):
         for name, frozen in self.teachers.items():
             frozen.watch(self.distiller.recorders_of(name))
         self.step_observers: list[StepObserver] = []
+        self.shared_features: list[Tensor] = []
         self._register_load_state_dict_pre_hook(self._read_student_keys)
 
     def _freeze(
@@ -173,24 +176,61 @@ class DistillAlgorithm(BaseAlgorithm):
         Returns:
             All losses by name; the student's keep their own names.
         """
-        with self.distiller.recording(), labelled_alone(self.architecture, data_samples):
+        due = self._due()
+        features = shared_features(self.architecture, bool(due or self.step_observers))
+        labelled = labelled_alone(self.architecture, data_samples)
+        with self.distiller.recording(), features as self.shared_features, labelled:
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
         losses = weigh_losses(losses, self._hard_weights(), strict=not self._weighed)
         self._weighed = True
         needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
         for teacher in self.teachers.values():
             teacher.run(batch_inputs, data_samples, needed)
-        terms = self.distiller.compute_terms()
+        terms = self.distiller.compute_terms(functools.partial(self._measure, losses, due) if due else None)
         for name in terms.keys() & self.adversaries.keys():
             self.adversaries[name].remember(self.distiller.arguments(name))
         for observe in list(self.step_observers):
             observe(self, losses)
         self.distiller.release_records()
+        self.shared_features = []
         sums = self.distiller.sum_levels(terms)
         if is_distributed() and (idle := self.distiller.idle_parameters()):
             # Every process must see a gradient for every parameter, or the reducer waits for it.
             sums['loss_idle'] = 0 * torch.stack([parameter.sum() for parameter in idle]).sum()
+        if self.distiller.balance is not None:
+            # MMEngine adds up what has "loss" in its name.
+            weights = self.distiller.balance.weights()
+            sums.update({f'{name.replace("loss", "term")}_weight': value for name, value in weights.items()})
         return {**losses, **{f'distill.{name}': value for name, value in sums.items()}}
+
+    def _due(self) -> list[str]:
+        """The methods whose gradients are measured in this step, to find their weights."""
+        balance = self.distiller.balance
+        if balance is None or not self.training or not torch.is_grad_enabled():
+            return []
+        return balance.due(self.distiller.active_losses())
+
+    def _measure(self, losses: dict[str, Any], due: list[str], terms: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        """The gradients of some methods and of the task loss."""
+        assert self.distiller.balance is not None
+        pulls = {}
+        for name in due:
+            of_method = [loss for loss in self.distiller.balance.methods[name].losses if loss in terms]
+            pulls[name] = Pull([value for loss in of_method for value in terms[loss]], of_method)
+        return self.compare_gradients(losses, pulls)
+
+    def compare_gradients(self, losses: dict[str, Any], pulls: dict[str, Pull]) -> dict[str, Tensor]:
+        """Compare gradients with that of the student's own losses, in a step that is measured or observed.
+
+        Args:
+            losses: The student's losses.
+            pulls: What is compared, by name.
+
+        Returns:
+            See :func:`mmkd_plugin.algorithms.gradients.compare_gradients`.
+        """
+        task = self.parse_losses(losses)[0]
+        return compare_gradients(self.architecture, self.distiller, task, pulls, self.shared_features)
 
     def _hard_weights(self) -> dict[str, float]:
         """Factors on the student's own losses at this point of the run."""

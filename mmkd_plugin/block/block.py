@@ -12,7 +12,7 @@ from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
-from mmkd_plugin.utilities.settings import Factor, PowerOf, check_all, from_dict, require_finite, settings_of
+from mmkd_plugin.utilities.settings import Factor, Positive, PowerOf, check_all, from_dict, require_finite, settings_of
 
 ONLY = 'teacher'
 """Name of the teacher where the user gives it none, because there is one."""
@@ -64,6 +64,8 @@ class WrittenBlock(TeacherKeys):
             teachers, the name of one.
         unlabelled: Images without labels that join each batch of a segmentor: keys of their own.
         self_check: Whether the first step prints its table and stops the run on a fault.
+        share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
+            that has no ``share`` of its own gets an equal part.
     """
 
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -71,6 +73,7 @@ class WrittenBlock(TeacherKeys):
     inherit: Union[bool, str] = False
     unlabelled: Optional[Dict[str, Any]] = None
     self_check: bool = True
+    share: Positive = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,9 @@ class DistillBlock:
             if name != '_scope_' and value is not None:
                 method = _parse_method(name, value)
                 method.teacher = _teacher_of(name, method, teachers)
-                methods[name] = method.scaled(teachers[method.teacher].loss_weight)
+                methods[name] = method
+        _give_shares(methods, written.share, 'share' in values)
+        methods = {name: method.scaled(teachers[str(method.teacher)].loss_weight) for name, method in methods.items()}
         # Beyond the settings proper: the configs of losses, optimizers and connectors. Those of models are not ours.
         require_finite(written.methods, 'distill.methods')
         _check_inherit(written.inherit, teachers)
@@ -131,6 +136,11 @@ class DistillBlock:
             for name, method in active.items():
                 method.check_unlabelled(f'distill.methods.{name}')
         return cls(teachers, active, written.inherit, unlabelled, written.self_check)
+
+    @staticmethod
+    def default_share() -> float:
+        """The share of a block that names none."""
+        return settings_of(WrittenBlock)['share'].default
 
     def used_teachers(self) -> Dict[str, TeacherBlock]:
         """The teachers that a method with a weight, or inheriting, needs."""
@@ -207,6 +217,19 @@ def _teacher_of(name: str, method: Method, teachers: Dict[str, TeacherBlock]) ->
             + ('leave it out.' if unnamed else f'name one of {", ".join(teachers)}.')
         )
     return method.teacher
+
+
+def _give_shares(methods: Dict[str, Method], share: float, written: bool) -> None:
+    """Divide the share of the block among the methods whose weight finds itself and that have none of their own."""
+    found = [method for method in methods.values() if method.auto]
+    if written and not found:
+        raise DistillError(
+            '"distill.share" is for weights that find themselves, but no method has one; set '
+            f"distill.methods.{next(iter(methods), '<name>')}.loss_weight='auto' with it, or take it out."
+        )
+    without = [method for method in found if method.share is None]
+    for method in without:
+        method.share = share / len(without)
 
 
 def _check_inherit(inherit: Union[bool, str], teachers: Dict[str, TeacherBlock]) -> None:

@@ -20,6 +20,7 @@ BLOCK_KEYS = (
     'inherit',
     'unlabelled',
     'self_check',
+    'share',
 )
 """What a user may write under ``distill``; this floor knows nothing of the block itself."""
 READS = 'reads_distill_block'

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Callable, Dict, List
 
 import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
+from mmkd_plugin.distillers.balance import Balance
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
@@ -22,6 +23,8 @@ LEVEL = '_level'
 """Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
 
 
+Measure = Callable[[Dict[str, List[Tensor]]], Dict[str, Tensor]]
+"""Gives, for each method that is measured, what :meth:`Balance.update` takes."""
 _OWN_KEYS = ('like', 'align_corners')
 """What a mapping entry may hold besides MMRazor's keys."""
 
@@ -40,10 +43,14 @@ class Distiller(ConfigurableDistiller):
     Args:
         schedules: Arguments of :class:`~mmkd_plugin.distillers.schedule.WeightSchedule` by loss, or by
             ``'<loss>.<term>'`` for one term, which then follows its own alone.
+        balance: The methods whose weights find themselves: arguments of
+            :class:`~mmkd_plugin.distillers.balance.Balanced` by name.
         **kwargs: MMRazor's keys.
     """
 
-    def __init__(self, schedules: dict[str, dict] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, schedules: dict[str, dict] | None = None, balance: dict[str, dict] | None = None, **kwargs: Any
+    ) -> None:
         recorders = copy.deepcopy(kwargs.pop('teacher_recorders', None) or {})
         owners = {name: recorder.pop('teacher', None) for name, recorder in recorders.items()}
         # Parameters are drawn in this order, whatever the order of the config, which a printed one loses.
@@ -54,12 +61,17 @@ class Distiller(ConfigurableDistiller):
         self.terms: dict[str, dict[str, Tensor]] = {}
         self.progress: Progress | None = None
         self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
+        self.balance = Balance(balance) if balance else None
         self._terms_seen: set[str] = set()
         unknown = [key for key in self.schedules if key.partition('.')[0] not in self.distill_losses]
         if unknown:
             raise DistillError(
                 f'The schedule "{unknown[0]}" is for no loss: {nearest(unknown[0], self.distill_losses)}'
             )
+        balanced = [] if self.balance is None else list(self.balance.factors())
+        unknown = [name for name in balanced if name not in self.distill_losses]
+        if unknown:
+            raise DistillError(f'The balance names no loss: {nearest(unknown[0], self.distill_losses)}')
         nameless = [name for name in self.distill_losses if 'loss' not in name]
         if nameless:
             raise DistillError(
@@ -149,8 +161,12 @@ class Distiller(ConfigurableDistiller):
             needed[name] = max(needed.get(name, 0), record.get('record_idx', 0) + 1)
         return needed
 
-    def compute_terms(self) -> dict[str, dict[str, Tensor]]:
+    def compute_terms(self, measure: Measure | None = None) -> dict[str, dict[str, Tensor]]:
         """Run connectors and losses on this step's records.
+
+        Args:
+            measure: How gradients are measured, where weights that find themselves are due for that; it gets the terms
+                that have a weight, by loss, as they are at their full weight and without the factor that is sought.
 
         Returns:
             The weighted terms by loss and term name; the key of a loss that returns one tensor is empty. Losses that
@@ -160,14 +176,23 @@ class Distiller(ConfigurableDistiller):
             DistillError: If a schedule names a term that its losses do not have.
         """
         self.terms = {}
+        full: dict[str, list[Tensor]] = {}
         active = self.active_losses()
         for name in active:
             values = self._run(name, self.arguments(name))
+            full[name] = list(values.values())
             if self.schedules:
                 self._terms_seen.update(values)
                 whole, _, own = self._factors(name)
+                full[name] = [value for term, value in values.items() if own.get(term, whole)]
                 values = {term: value * own.get(term, whole) for term, value in values.items()}
             self.terms[name] = values
+        if self.balance is not None:
+            if measure is not None:
+                self.balance.update(measure(full))
+            for name, factor in self.balance.factors().items():
+                if name in self.terms:
+                    self.terms[name] = {term: value * factor for term, value in self.terms[name].items()}
         if self.schedules and len(active) == len(self.loss_forward_mappings):
             self._check_scheduled_terms()
         return self.terms
@@ -195,20 +220,24 @@ class Distiller(ConfigurableDistiller):
         total: dict[str, Tensor] = {}
         for name, values in terms.items():
             for term, value in values.items():
-                loss = name.partition(LEVEL)[0]
-                key = loss if not term or loss.endswith(f'_{term}') else f'{loss}_{term}'
+                key = logged_name(name, term)
                 total[key] = total[key] + value if key in total else value
         return total
 
     def student_features(self, name: str) -> list[Tensor]:
         """The student's recorded features that a loss reads, before any connector."""
+        return [feature for _, feature in self.student_taps(name)]
+
+    def student_taps(self, name: str) -> list[tuple[str, Tensor]]:
+        """:meth:`student_features`, each behind the path of the module that it was recorded at."""
         plain = ('recorder', 'record_idx', 'data_idx')
-        found: list[Tensor] = []
+        found: list[tuple[str, Tensor]] = []
         for record in _entries(self.loss_forward_mappings[name]):
             if record['from_student']:
                 where = {key: record[key] for key in plain if key in record}
-                found += tensors_of(self.get_record(from_student=True, **where))
-        return [feature for feature in found if feature.is_floating_point()]
+                source = self.student_recorders.get_recorder(record['recorder']).source
+                found += [(source, item) for item in tensors_of(self.get_record(from_student=True, **where))]
+        return [(source, feature) for source, feature in found if feature.is_floating_point()]
 
     def release_records(self) -> None:
         """Drop the recorded tensors, which would otherwise live until the next step."""
@@ -304,6 +333,12 @@ class Distiller(ConfigurableDistiller):
                     super()._check_loss_forward_mappings(
                         losses, {name: {key: record}}, student_recorders, teacher_recorders
                     )
+
+
+def logged_name(loss: str, term: str) -> str:
+    """What a term of a loss is called where its levels are added up."""
+    name = loss.partition(LEVEL)[0]
+    return name if not term or name.endswith(f'_{term}') else f'{name}_{term}'
 
 
 def _as_list(entry: dict | list[dict]) -> list[dict]:

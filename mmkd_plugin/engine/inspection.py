@@ -11,9 +11,12 @@ from torch import Tensor
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.algorithms.adversary import Adversary
+from mmkd_plugin.algorithms.gradients import pulls_by_term
 
 DWARFS = 10.0
 """A term larger than the task loss by this factor is pointed out."""
+FAINT = 0.01
+"""So is one whose gradient is smaller than this share of the task loss's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,21 @@ class TermRow:
         return f'{self.loss}.{self.term}' if self.term else self.loss
 
 
+@dataclasses.dataclass(frozen=True)
+class PullRow:
+    """How strongly a term pulls at the student, levels added up.
+
+    Attributes:
+        term: Its name in the log.
+        value: In the value of the task loss, None where that is 0.
+        gradient: In the gradient of the task loss, None where that is 0 or not finite.
+    """
+
+    term: str
+    value: Optional[float]
+    gradient: Optional[float]
+
+
 @dataclasses.dataclass
 class StepReport:
     """What was found in a step.
@@ -57,6 +75,8 @@ class StepReport:
         teachers: What was loaded into each teacher, a sentence each.
         records: A row for each recorder that was read.
         terms: A row for each term.
+        pulls: A row for each term, levels added up.
+        weights: What the weights that find themselves have come to, a sentence each.
         remarks: What is worth a look, a sentence each.
         faults: What cannot work, a sentence each.
     """
@@ -65,6 +85,8 @@ class StepReport:
     teachers: List[str]
     records: List[RecordRow] = dataclasses.field(default_factory=list)
     terms: List[TermRow] = dataclasses.field(default_factory=list)
+    pulls: List[PullRow] = dataclasses.field(default_factory=list)
+    weights: List[str] = dataclasses.field(default_factory=list)
     remarks: List[str] = dataclasses.field(default_factory=list)
     faults: List[str] = dataclasses.field(default_factory=list)
 
@@ -94,7 +116,44 @@ def inspect_step(algorithm: DistillAlgorithm, losses: Dict[str, Any]) -> StepRep
     report = StepReport(task, [teacher.report for teacher in algorithm.teachers.values()])
     _look_at_records(algorithm, report)
     _look_at_terms(algorithm, report)
+    if not report.faults:
+        look_at_pulls(algorithm, losses, report)
     return report
+
+
+def look_at_pulls(algorithm: DistillAlgorithm, losses: Dict[str, Any], report: StepReport) -> None:
+    """How strongly each term pulls, which of them hardly do, and the weights that find themselves.
+
+    Args:
+        algorithm: After the losses were computed, before the records are released.
+        losses: The student's losses.
+        report: Gets the rows and sentences.
+    """
+    pulls = pulls_by_term(algorithm.distiller)
+    for name, squares in algorithm.compare_gradients(losses, pulls).items():
+        value = float(sum(item.detach() for item in pulls[name].values))
+        task, own = squares.sqrt().tolist()
+        gradient = own / task if task and math.isfinite(own / task) else None
+        report.pulls.append(PullRow(name, value / report.task if report.task else None, gradient))
+    faint = [row for row in report.pulls if row.gradient is not None and 0 < row.gradient < FAINT]
+    if faint:
+        names = ', '.join(f'"{row.term}" ({100 * (row.gradient or 0):.2g} %)' for row in faint)
+        report.remarks.append(
+            f'Next to nothing beside the gradient of the task loss: {names}; raise the weight, or take out what should '
+            "not weigh anything. loss_weight='auto' finds the weight of a method."
+        )
+    balance = algorithm.distiller.balance
+    if balance is not None:
+        for name, weight in balance.weights().items():
+            share = balance.methods[name].share
+            report.weights.append(
+                f'The loss_weight=\'auto\' of "{name}" is {float(weight):.4g} now, for a share of {share:g}.'
+            )
+        for name in balance.at_bound():
+            report.remarks.append(
+                f'The weight of "{name}" has come as far from its default as it may; look whether its loss has a '
+                'gradient to speak of, or give loss_weight a number.'
+            )
 
 
 def inspect_adversaries(adversaries: Dict[str, Adversary]) -> Tuple[List[AdversaryRow], List[str]]:

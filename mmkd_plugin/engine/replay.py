@@ -146,6 +146,8 @@ def _load_weights(runner: Runner, state: dict[str, Any], start: str | None) -> s
     algorithm = algorithm_of(runner)
     if algorithm is not None and STATE_KEY in kept:
         algorithm.load_extra_state(kept[STATE_KEY])
+        if algorithm.distiller.balance is not None:
+            algorithm.distiller.balance.paused = True
     return words
 
 

@@ -12,7 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.engine.inspection import AdversaryRow, StepReport, inspect_adversaries, inspect_step
+from mmkd_plugin.engine.inspection import (
+    AdversaryRow,
+    StepReport,
+    inspect_adversaries,
+    inspect_step,
+    look_at_pulls,
+)
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
@@ -23,12 +29,21 @@ class SelfCheckHook(Hook):
     """Print one table at the first step and stop the run where distillation cannot work.
 
     The table holds the teacher's loaded weights, each recorder's shapes, each term per level with its share of the task
-    loss, and the gradient that reaches the student. A term that is not finite or has no gradient, and a recorder that
-    never fired, stop the run; a term that is exactly zero or dwarfs the task loss is pointed out.
+    loss, the gradient that reaches the student, and how large that is beside the task loss's. A term that is not finite
+    or has no gradient, and a recorder that never fired, stop the run; a term that is exactly zero, dwarfs the task loss
+    or is next to nothing beside its gradient is pointed out. Since the first step misleads, with a student that has
+    learned nothing, gradients are compared once more later on.
+
+    Args:
+        again: How many iterations after the first step of the last loss gradients are compared again; 0 for not at all.
     """
 
     priority = 'LOWEST'
     _look_at_adversaries = False
+    _due: Optional[int] = None
+
+    def __init__(self, again: int = 100) -> None:
+        self.again = again
 
     def before_train(self, runner: Runner) -> None:
         """Look at the first step of the training."""
@@ -46,12 +61,29 @@ class SelfCheckHook(Hook):
             waiting.difference_update(begun)
             if not waiting:
                 algorithm.step_observers.remove(observe)
+                self._due = runner.iter + self.again if self.again else None
             report = inspect_step(algorithm, losses)
             runner.logger.info(f'Distillation at the first step, iteration {runner.iter + 1}\n{step_text(report)}')
             _stop_on(report.faults)
 
         algorithm.step_observers.append(observe)
         self._look_at_adversaries = bool(algorithm.adversaries)
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Compare gradients again where it is time."""
+        algorithm = algorithm_of(runner)
+        if algorithm is None or self._due is None or runner.iter < self._due:
+            return
+        self._due = None
+
+        def observe(algorithm: DistillAlgorithm, losses: dict) -> None:
+            algorithm.step_observers.remove(observe)
+            task = float(algorithm.parse_losses(losses)[0].detach())
+            report = StepReport(task, [])
+            look_at_pulls(algorithm, losses, report)
+            runner.logger.info(f'Distillation at iteration {runner.iter + 1}\n{pulls_text(report)}')
+
+        algorithm.step_observers.append(observe)
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Describe the discriminators after their first step."""
@@ -74,7 +106,16 @@ def step_text(report: StepReport) -> str:
         share = f'{100 * row.value / report.task:.2f} %' if report.task else '-'
         gradient = 'none' if row.gradient is None else f'{row.gradient:.3g}'
         terms.add_row(row.loss, row.term, f'{row.value:.4g}', share, gradient)
-    return _text(*report.teachers, records, terms, *(f'note: {remark}' for remark in report.remarks))
+    return _text(*report.teachers, records, terms) + pulls_text(report)
+
+
+def pulls_text(report: StepReport) -> str:
+    """The table of gradients, and what is to be said."""
+    heads = ('term', 'value / task loss', 'gradient / that of the task loss')
+    pulls = _table('levels added up', heads, left=1)
+    for row in report.pulls:
+        pulls.add_row(row.term, *('-' if item is None else f'{item:.3g}' for item in (row.value, row.gradient)))
+    return _text(pulls, *report.weights, *(f'note: {remark}' for remark in report.remarks))
 
 
 def adversaries_text(rows: List[AdversaryRow]) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Dict, List, Optional, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Tuple, Union
 
-from typing_extensions import dataclass_transform
+from typing_extensions import Literal, dataclass_transform
 
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.lookup import full_name, known_methods
 from mmkd_plugin.methods.parts import Parts
 from mmkd_plugin.probe.models import ModelPair
-from mmkd_plugin.utilities.settings import SHARES, WEIGHS, Setting, Weight, check_all, from_dict, settings_of
+from mmkd_plugin.utilities.settings import SHARES, WEIGHS, Positive, Setting, Weight, check_all, from_dict, settings_of
 
 WEIGHT = 'loss_weight'
 """The factor on all terms of a loss, and so of a method."""
+AUTO = 'auto'
+"""What a user writes for a weight that finds itself."""
 
 
 @dataclass_transform()
@@ -33,6 +35,8 @@ class Method(ABC):
         teacher: Which of several teachers it follows.
         schedule: How the weight changes during the run, for all terms: keys of a schedule.
         schedules: The same by term, under the names that are logged; such a term follows its own schedule alone.
+        share: With ``loss_weight='auto'``, the ratio of the method's gradient to that of the task loss; its part of
+            ``distill.share`` if not given.
     """
 
     losses: ClassVar[Dict[str, type]] = {}
@@ -54,6 +58,8 @@ class Method(ABC):
     teacher: Optional[str] = None
     schedule: Dict[str, Any] = dataclasses.field(default_factory=dict)
     schedules: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    share: Optional[Positive] = None
+    auto: bool = dataclasses.field(default=False, init=False)
     options: Dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -73,7 +79,15 @@ class Method(ABC):
                     key = _key(prefix, name)
                     hint = Weight if prefix and name == WEIGHT else setting.hint
                     found[key] = dataclasses.replace(setting, name=key, hint=hint)
-        return {**found, **settings_of(cls)}
+        found.update(settings_of(cls))
+        if WEIGHT in found:
+            weight = found[WEIGHT]
+            found[WEIGHT] = dataclasses.replace(
+                weight,
+                hint=Union[weight.hint, Literal['auto']],
+                meaning=f"{weight.meaning.rstrip('.')}; ``'{AUTO}'`` finds the one that gives the method its share.",
+            )
+        return found
 
     @classmethod
     def parse(cls, values: Dict[str, Any], where: str) -> Method:
@@ -91,9 +105,18 @@ class Method(ABC):
         """
         renamed = {key: text for base in reversed(cls.__mro__) for key, text in vars(base).get('renamed', {}).items()}
         found = check_all(values, cls.settings(), where, renamed)
+        auto = found.get(WEIGHT) == AUTO
+        if auto:
+            del found[WEIGHT]
+        elif 'share' in found:
+            raise DistillError(
+                f'"{where}.share" is for a weight that finds itself; set {where}.{WEIGHT}=\'{AUTO}\' with it, or take '
+                'it out.'
+            )
         own = settings_of(cls)
         method = cls(**{key: value for key, value in found.items() if key in own})
         method.options = {key: value for key, value in found.items() if key not in own}
+        method.auto = auto
         method.check(where)
         for key, plan in method._plans():
             if not isinstance(plan, dict):
@@ -132,13 +155,18 @@ class Method(ABC):
         raise AttributeError(f'{type(self).__name__} has no setting "{name}".')
 
     def scaled(self, factor: float) -> Method:
-        """The same method with all of its terms multiplied by a factor.
+        """The same method with all of its terms multiplied by a factor; where its weight finds itself, its share.
 
         Raises:
             DistillError: If its loss has no weight that could be multiplied.
         """
         if factor == 1:
             return self
+        if self.auto:
+            assert self.share is not None
+            scaled = copy.copy(self)
+            scaled.share = self.share * factor
+            return scaled
         if WEIGHT not in self.settings():
             raise DistillError(
                 f'{type(self).__name__} has no {WEIGHT} that the weight of its teacher could multiply; leave that out.'
@@ -156,6 +184,8 @@ class Method(ABC):
         """Whether any term has a weight."""
         settings = self.settings()
         if WEIGHT in settings and not getattr(self, WEIGHT):
+            return False
+        if self.auto and self.share == 0:
             return False
         terms = [getattr(self, name) not in (0, None) for name, setting in settings.items() if setting.has(WEIGHS)]
         terms += [getattr(self, name) != 1 for name, setting in settings.items() if setting.has(SHARES)]
@@ -201,11 +231,18 @@ class Method(ABC):
                 f'trained on, but the student, {models.student.name}, is a segmentor; there are {", ".join(others)}.'
             )
         parts = self.expand(name, models)
+        if self.auto:
+            losses = list(parts.distill_losses)
+            parts.balance[name] = dict(share=self.share, losses=losses, weight=self.begins_with())
         for key, plan in self._plans():
             suffix = key[len('schedules') :]
             written = {name: value for name, value in plan.items() if name != '_scope_'}
             parts.schedules.update({f'{loss}{suffix}': dict(written) for loss in parts.distill_losses})
         return parts
+
+    def begins_with(self) -> float:
+        """The ``loss_weight`` that its losses are built with where the weight finds itself."""
+        return float(getattr(self, WEIGHT))
 
     def _plans(self) -> List[Tuple[str, Dict[str, Any]]]:
         """The schedules that are there, each behind its key."""

@@ -79,10 +79,12 @@ class Feature(Method):
     def active(self) -> bool:
         """Whether the loss has a weight."""
         weight = self.loss.get(WEIGHT) if self.loss_weight is None else self.loss_weight
-        return weight != 0 and self.factor != 0
+        return weight != 0 and self.factor != 0 and self.share != 0
 
-    def scaled(self, factor: float) -> Feature:
+    def scaled(self, factor: float) -> Method:
         """The same method with its loss multiplied by a factor; the loss itself is looked up when it is wired."""
+        if self.auto:
+            return super().scaled(factor)
         scaled = copy.copy(self)
         scaled.factor = self.factor * factor
         return scaled
@@ -113,6 +115,11 @@ class Feature(Method):
         if self.loss_weight is not None or self.factor != 1:
             config[WEIGHT] = self._weight(kind, where)
         return config
+
+    def begins_with(self) -> float:
+        """The weight of the loss itself."""
+        kind = find_part(self.loss['type'], 'loss.type', 'losses')
+        return self._weight(kind, '') if WEIGHT in inspect.signature(kind).parameters else 1.0
 
     def _weight(self, kind: type, where: str) -> float:
         """The weight that the loss gets."""

@@ -32,6 +32,7 @@ class Parts:
         soft_terms: The term of ours, ``'<loss>.<term>'``, that each of these factors makes room for.
         same_classes: Whether outputs are compared class by class, so that both models must know the same classes.
         adversaries: Optimizers and schedules of losses with a discriminator, by the name of the loss.
+        balance: The methods whose weights find themselves, by name: their share, their losses and their weight.
     """
 
     student_recorders: Dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -44,6 +45,7 @@ class Parts:
     soft_terms: Dict[str, str] = dataclasses.field(default_factory=dict)
     same_classes: bool = False
     adversaries: Dict[str, dict] = dataclasses.field(default_factory=dict)
+    balance: Dict[str, dict] = dataclasses.field(default_factory=dict)
 
     def merge(self, other: Parts) -> None:
         """Take over the pieces of another method; equal recorders are shared.
@@ -80,7 +82,8 @@ class Parts:
         """Config of the distiller."""
         pieces = ('student_recorders', 'teacher_recorders', 'connectors', 'distill_losses', 'loss_forward_mappings')
         config = dict(type='mmkd_plugin.Distiller', **{name: getattr(self, name) for name in pieces})
-        return dict(config, schedules=self.schedules) if self.schedules else config
+        extras = dict(schedules=self.schedules, balance=self.balance)
+        return {**config, **{name: value for name, value in extras.items() if value}}
 
     def options(self) -> Dict[str, Any]:
         """Options of the algorithm; those at their default are left out."""

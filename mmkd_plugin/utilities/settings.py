@@ -241,7 +241,9 @@ def check(value: Any, hint: Any, where: str) -> Any:
             texts = [option for option in _literals(hint) if isinstance(option, str)]
             close = f' ({nearest(value, texts)[:-1]})' if 'did you mean' in nearest(value, texts) else ''
         raise DistillError(f'"{where}" is {value!r}; it must be {spelled(hint)}{close}.')
-    return float(value) if _plain(hint) is float and isinstance(value, int) else value
+    kinds = [_plain(option) for option in (get_args(hint) if is_union(get_origin(hint)) else (hint,))]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in kinds and int not in kinds else value
 
 
 def require_finite(value: Any, where: str) -> None:

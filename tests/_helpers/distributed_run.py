@@ -49,6 +49,10 @@ if __name__ == '__main__':
 
         cfg = run_config(Path(sys.argv[3]), folder / 'run', iterations=5, batch_size=1)
         cfg.merge_from_dict(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo'))))
+    elif sys.argv[2:] == ['auto']:
+        methods = dict(fgd=dict(type='FGD', loss_weight='auto'), chen=dict(type='Chen', loss_weight='auto'))
+        distill = tiny.block(methods=methods, share=0.5)
+        cfg = tiny.run_config(folder / 'run', iterations=3, distill=distill, launcher='pytorch')
     else:
         schedule = dict(stop=int(sys.argv[2])) if len(sys.argv) > 2 else {}
         distill = tiny.block(methods=dict(fgd=dict(type='FGD', schedule=schedule)))
@@ -67,5 +71,6 @@ if __name__ == '__main__':
 
         names = [name for step in seen(runner) for name in step]
         (folder / f'seen{dist.get_rank()}.txt').write_text(' '.join(names))
-    state = {key: value for key, value in runner.model.module.named_parameters()}
+    state = dict(runner.model.module.named_parameters())
+    state.update({key: value for key, value in runner.model.module.named_buffers() if 'balance' in key})
     torch.save({key: value.detach() for key, value in state.items()}, folder / f'rank{dist.get_rank()}.pth')

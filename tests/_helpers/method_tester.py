@@ -16,6 +16,7 @@ from typing_extensions import get_args, get_origin
 
 from _helpers import tiny, tiny_seg
 from mmkd_plugin.algorithms import DistillAlgorithm
+from mmkd_plugin.algorithms.gradients import Pull
 from mmkd_plugin.block import DistillBlock, expand_block, expand_config
 from mmkd_plugin.distillers.schedule import Progress
 from mmkd_plugin.errors import DistillError
@@ -25,7 +26,7 @@ from mmkd_plugin.probe.models import ModelPair, probe
 from mmkd_plugin.teachers import build_teacher, model_config
 from mmkd_plugin.utilities.settings import Above, AtLeast, Setting, Within, check
 
-COMMON = ('teacher', 'schedule', 'schedules')
+COMMON = ('teacher', 'schedule', 'schedules', 'share')
 """Keys of every method that say nothing of its losses."""
 
 
@@ -120,6 +121,38 @@ class MethodTester:
         assert terms
         for name in terms:
             torch.testing.assert_close(2 * half[name], whole[name])
+
+    def test_weight_that_finds_itself_gives_the_share(self) -> None:
+        """On one batch, over which nothing changes, the gradient of the method comes to its share."""
+        model = self.build(dict(self.method, loss_weight='auto', share=0.25))
+        ratios = []
+
+        def observe(algorithm: DistillAlgorithm, losses: dict) -> None:
+            terms = algorithm.distiller.terms
+            pull = Pull([value for values in terms.values() for value in values.values()], list(terms))
+            task, own = algorithm.compare_gradients(losses, {'x': pull})['x'].sqrt().tolist()
+            ratios.append(own / task)
+
+        model.step_observers.append(observe)
+        losses = [self.repeated(model) for _ in range(4)]
+        assert ratios == pytest.approx(4 * [0.25], rel=0.02)
+        assert losses[-1]['distill.x_weight'] > 0
+        plain = self.losses(self.build(self.method))
+        factor = losses[0]['distill.x_weight'] / self.block(self.method).methods['x'].begins_with()
+        if 'loss_weight' in self.method:
+            factor = factor * self.method['loss_weight']
+        for name in [name for name in plain if name.startswith('distill.')]:
+            torch.testing.assert_close(losses[0][name], factor * plain[name], rtol=1e-4, atol=1e-7)
+
+    def repeated(self, model: Any) -> dict[str, Any]:
+        """The losses of the same step once more; batch statistics and power iterations begin anew."""
+        state = copy.deepcopy((model.state_dict(), model.distiller.distill_losses.state_dict()))
+        found = self.losses(model)
+        for adversary in model.adversaries.values():
+            adversary.compute(0)
+        model.load_state_dict(state[0])
+        model.distiller.distill_losses.load_state_dict(state[1])
+        return found
 
     def test_parsing_and_expanding_twice_changes_nothing(self) -> None:
         """The dict, and what it is parsed to, are read alone; a weight of the teacher is not applied twice."""

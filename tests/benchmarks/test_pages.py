@@ -250,5 +250,5 @@ def test_the_method_of_the_page_has_the_settings_of_its_loss(my_pkg):
     import my_pkg as module
 
     assert {name: setting.default for name, setting in module.MyMethod.settings().items()} == dict(
-        power=2.0, loss_weight=1.0, teacher=None, schedule={}, schedules={}, tap='output'
+        power=2.0, loss_weight=1.0, teacher=None, schedule={}, schedules={}, share=None, tap='output'
     )

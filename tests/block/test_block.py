@@ -32,11 +32,11 @@ from mmkd_plugin.probe.models import ModelPair, probe
         ),
         (
             dict(methods=dict(fgd=dict(type='FGD', loss_weight=-1))),
-            r'"distill.methods.fgd.loss_weight" is -1; it must be a number of at least 0\.',
+            r'"distill.methods.fgd.loss_weight" is -1; it must be a number of at least 0 or .auto.\.',
         ),
         (
             dict(methods=dict(fgd=dict(type='FGD', loss_weight=float('nan')))),
-            r'"distill.methods.fgd.loss_weight" is nan; it must be a number of at least 0\.',
+            r'"distill.methods.fgd.loss_weight" is nan; it must be a number of at least 0 or .auto.\.',
         ),
         (
             dict(methods=dict(fgd=dict(type='FGD', foreground_weight=float('inf')))),

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mmkd_plugin.__main__ import main
+from mmkd_plugin.distillers.balance import Balance
 from mmkd_plugin.engine.fault import STEP_FILE, read_step
 from mmkd_plugin.engine.readings import Label
 from mmkd_plugin.engine.replay import replay
@@ -191,3 +192,14 @@ def test_batch_that_no_file_can_hold(tmp_path):
         loop.run_iter = original
     with pytest.raises(DistillError, match=r'could not be kept, since it holds objects of type .*Own; the images are '):
         replay(str(tmp_path / 'fault_iter_2'))
+
+
+def test_weight_that_finds_itself_is_not_measured_again(tmp_path, monkeypatch):
+    """The step behind this one would be; the factor of a repeated one is that of the run."""
+    cfg = broken_run(tmp_path, 'nan', 3, level=1)
+    cfg.distill.methods.x.loss_weight = 'auto'
+    folder = kept(cfg, 3)
+    steps: list[Any] = []
+    monkeypatch.setattr(Balance, 'update', lambda self, squares: steps.append(squares))
+    assert Label('term', 'loss_x', '0') in replay(folder).numbers
+    assert steps == []

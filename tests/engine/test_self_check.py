@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from _helpers.tiny import block, build, run_config
@@ -26,6 +28,8 @@ class FaultyLoss(nn.Module):
             return value * float('nan')
         if self.fault == 'detached':
             return value.detach()
+        if self.fault == 'faint':
+            return 3 + 1e-6 * value
         return value * (0 if self.fault == 'zero' else 1e6)
 
 
@@ -118,6 +122,31 @@ def test_recorder_that_nothing_reads(tmp_path):
     cfg.model.distiller.student_recorders.idle = dict(type='mmkd_plugin.ModuleOutput', source='backbone.layer1')
     with pytest.raises(DistillError, match='"idle" is read by no loss'):
         build(cfg).train()
+
+
+def test_faint_terms_are_pointed_out_by_their_gradient(tmp_path):
+    """Not by their value, which for a term that is large and flat says nothing."""
+    losses = dict(loss_x=dict(type='mmkd_plugin.FaultyLoss', fault='faint'))
+    build(expanded(tmp_path, distill_losses=losses)).train()
+    log = log_of(tmp_path)
+    assert re.search(r'Next to nothing beside the gradient of the task loss: "loss_x" \(.* %\)', log)
+    assert 'times the task loss' not in log
+
+
+def test_terms_with_a_gradient_are_not(tmp_path):
+    losses = dict(loss_x=dict(type='mmkd_plugin.FaultyLoss', fault='huge'))
+    build(expanded(tmp_path, distill_losses=losses)).train()
+    assert 'Next to nothing' not in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(('again', 'looks'), [(3, 1), (0, 0), (9, 0)])
+def test_gradients_are_compared_again(tmp_path, again, looks):
+    hook = dict(type='mmkd_plugin.SelfCheckHook', again=again)
+    build(run_config(tmp_path, iterations=6, distill=block(), custom_hooks=[hook])).train()
+    log = log_of(tmp_path)
+    assert log.count('Distillation at iteration 4\n') == looks
+    assert log.count('levels added up') == 1 + looks
+    assert log.count('Distillation at the first step') == 1
 
 
 def test_it_can_be_switched_off(tmp_path):

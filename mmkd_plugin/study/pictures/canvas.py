@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
@@ -20,6 +19,7 @@ from mmengine.registry import init_default_scope
 from mmkd_plugin.compat.checkpoint import build_safely, load_model_file, weights_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers import local_file
+from mmkd_plugin.views.drawing import add_legend
 
 POOL = 100
 """How many images of a data set are looked at for those that show most."""
@@ -135,14 +135,6 @@ def side_by_side(
 def image_of(item: dict) -> np.ndarray:
     """The image of a data set's item as RGB, ``(H, W, 3)``."""
     return np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[:, :, ::-1])
-
-
-def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
-    """A line of named colours below a figure, of as many rows as its width asks for."""
-    handles = [Patch(facecolor=colour, edgecolor='grey', label=name) for name, colour in entries]
-    letters = sum(len(name) + 6 for name, _ in entries)
-    rows = -(-letters // max(1, int(10 * figure.get_figwidth())))
-    figure.legend(handles=handles, loc='outside lower center', ncols=-(-len(handles) // rows))
 
 
 def save(figure: Figure, out: Path) -> Path:

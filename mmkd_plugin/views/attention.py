@@ -65,16 +65,11 @@ def attention_figure(image: np.ndarray, models: Mapping[str, Attention]) -> Figu
         order = leading.argsort(descending=True)
         for name, attention in models.items():
             values = attention.channel[level]
+            # Where a student has other channels than the teacher, none of them is the same.
             values = values[order] if len(values) == len(order) else values.sort(descending=True).values
             axis.plot(values.numpy(), label=name, lw=1.8 if attention is first else 1.0)
-        axis.set_xlabel(_channels(first, [other.channel[level] for other in models.values()], next(iter(models))))
+        axis.set_xlabel(f'channel, in the {lead}\'s order' if alike else 'channel, in each model\'s own order')
         axis.grid(alpha=0.3)
     axes[0].set_ylabel('channel attention')
     axes[-1].legend(fontsize=8)
     return figure
-
-
-def _channels(first: Attention, shown: Sequence[Tensor], name: str) -> str:
-    """What the order of the channels is."""
-    alike = len({len(values) for values in shown}) == 1
-    return f"channels, in the {name}'s order" if alike else 'channels, each by its own order'

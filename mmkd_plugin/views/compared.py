@@ -88,10 +88,11 @@ def compared_maps(distiller: Distiller, losses: Sequence[str]) -> list[Compared]
     with isolated_rng(), evaluating(distiller):
         for loss in losses:
             mapping = distiller.loss_forward_mappings[loss]
-            if not all(_recorded(distiller, entry) for value in mapping.values() for entry in _listed(value)):
-                continue
-            arguments = distiller.arguments(loss)
             for of_student, of_teacher in _pairs(mapping):
+                entries = [*_listed(mapping[of_student]), *_listed(mapping[of_teacher])]
+                if not all(_recorded(distiller, entry) for entry in entries):
+                    continue
+                arguments = distiller.arguments(loss, (of_student, of_teacher))
                 adapted, teachers = _listed(arguments[of_student]), _listed(arguments[of_teacher])
                 for entry, own, teacher in zip(_listed(mapping[of_student]), adapted, teachers):
                     if is_map(own) and is_map(teacher):
@@ -99,6 +100,13 @@ def compared_maps(distiller: Distiller, losses: Sequence[str]) -> list[Compared]
                         plain = _plain(distiller, entry).float() if entry.get('connector') else own
                         found.append(Compared(plain, own, teacher))
     return found
+
+
+def connectors_of(distiller: Distiller, losses: Sequence[str]) -> list[str]:
+    """The connectors behind which some losses see the student."""
+    mappings = [distiller.loss_forward_mappings[loss] for loss in losses]
+    entries = [entry for mapping in mappings for value in mapping.values() for entry in _listed(value)]
+    return sorted({entry['connector'] for entry in entries if entry.get('connector')})
 
 
 def temperature_of(distiller: Distiller, losses: Sequence[str]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def heat_maps(
         image: ``(H, W, 3)`` as RGB.
         rows: Maps ``(H, W)`` of each level by the title of the row.
         label: What the colours stand for.
-        log: Whether the scale is logarithmic.
+        log: Whether the scale is logarithmic; else it begins at 0 and goes by the root, so that one peak leaves the
+            rest visible.
     """
     height, width = image.shape[:2]
     columns = max(len(maps) for maps in rows.values())
@@ -139,7 +140,7 @@ def _stride(height: int, level: Tensor) -> int:
 def _scale(values: Tensor, log: bool) -> Normalize:
     """One scale for all values."""
     lowest, highest = float(values.min()), float(values.max())
-    if log and lowest > 0:
+    if log:
         # A map that is the same everywhere has no range.
         return LogNorm(lowest, max(highest, 1.01 * lowest))
-    return Normalize(min(0.0, lowest), highest if highest > 0 else 1.0)
+    return PowerNorm(0.5, 0.0, highest if highest > 0 else 1.0)

@@ -54,7 +54,7 @@ def attention_figure(image: np.ndarray, models: Mapping[str, Attention]) -> Figu
     Returns:
         The figure.
     """
-    first = next(iter(models.values()))
+    lead, first = next(iter(models.items()))
     width, height = heat_size(image, len(models), len(first.spatial))
     figure = Figure(figsize=(width, height + _CURVES), layout='constrained')
     above, below = figure.subfigures(2, 1, height_ratios=(height, _CURVES))
@@ -68,8 +68,9 @@ def attention_figure(image: np.ndarray, models: Mapping[str, Attention]) -> Figu
             # Where a student has other channels than the teacher, none of them is the same.
             values = values[order] if len(values) == len(order) else values.sort(descending=True).values
             axis.plot(values.numpy(), label=name, lw=1.8 if attention is first else 1.0)
-        axis.set_xlabel(f'channel, in the {lead}\'s order' if alike else 'channel, in each model\'s own order')
         axis.grid(alpha=0.3)
+    alike = len({len(values) for attention in models.values() for values in attention.channel}) == 1
+    below.supxlabel(f"channel, in the {lead}'s order" + ('' if alike else ' where the number is the same'), size='medium')
     axes[0].set_ylabel('channel attention')
     axes[-1].legend(fontsize=8)
     return figure

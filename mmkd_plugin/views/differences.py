@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmkd_plugin.functional.fgd import spatial_attention
-from mmkd_plugin.views.compared import Compared
 from mmkd_plugin.views.drawing import heat_maps, heat_size
 
 
@@ -20,7 +19,7 @@ class Measure:
 
     Attributes:
         label: In words, for the scale.
-        of_values: Whether the features themselves are, or else their spatial attention, which needs no connector.
+        of_values: Whether the features themselves are, or else their spatial attention, which any two widths have.
     """
 
     label: str
@@ -31,11 +30,13 @@ VALUES = Measure('|student - teacher|, mean over channels', True)
 ATTENTION = Measure('|difference of spatial attention|', False)
 
 
-def differences(levels: Sequence[Compared], measure: Measure, temperature: float, index: int = 0) -> list[Tensor]:
+def differences(
+    pairs: Sequence[tuple[Tensor, Tensor]], measure: Measure, temperature: float, index: int = 0
+) -> list[Tensor]:
     """The difference of student and teacher in each cell.
 
     Args:
-        levels: What is compared.
+        pairs: The features of student and teacher at each level, ``(N, C, H, W)``.
         measure: How.
         temperature: Of the attention.
         index: Of the image in the batch.
@@ -44,12 +45,11 @@ def differences(levels: Sequence[Compared], measure: Measure, temperature: float
         ``(H, W)`` for each level.
     """
     found = []
-    for level in levels:
-        teacher = level.teacher[index : index + 1]
+    for student, teacher in pairs:
+        student, teacher = student[index : index + 1], teacher[index : index + 1]
         if measure.of_values:
-            difference = (level.adapted[index : index + 1] - teacher).abs().mean(1)
+            difference = (student - teacher).abs().mean(1)
         else:
-            student = level.student[index : index + 1]
             difference = (spatial_attention(student, temperature) - spatial_attention(teacher, temperature)).abs()
         found.append(difference[0].cpu())
     return found
@@ -71,6 +71,6 @@ def differences_figure(image: np.ndarray, students: Mapping[str, Sequence[Tensor
     rows = {}
     for name, maps in students.items():
         mean = sum(float(value.mean()) for value in maps) / len(maps)
-        rows[f'{name}, mean {mean:.3g}'] = maps
+        rows[f'{name}\nmean {mean:.3g}'] = maps
     heat_maps(figure, image, rows, measure.label)
     return figure

@@ -23,6 +23,8 @@ SIDE = 2.3
 _DARK = 0.4
 """What is left of the image's brightness outside an area."""
 _OPACITY = 0.8
+_RANGE = 1e-4
+"""The lowest colour of a logarithmic scale in its highest, at the least."""
 
 
 def network_image(preprocessor: nn.Module, image: Tensor) -> np.ndarray:
@@ -139,8 +141,11 @@ def _stride(height: int, level: Tensor) -> int:
 
 def _scale(values: Tensor, log: bool) -> Normalize:
     """One scale for all values."""
-    lowest, highest = float(values.min()), float(values.max())
+    values = values[values.isfinite()]
+    lowest, highest = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    if highest <= 0:
+        return Normalize(0.0, 1.0)
     if log:
-        # A map that is the same everywhere has no range.
-        return LogNorm(lowest, max(highest, 1.01 * lowest))
-    return PowerNorm(0.5, 0.0, highest if highest > 0 else 1.0)
+        # Neither a map that is the same everywhere nor one that falls to nothing has a range to show.
+        return LogNorm(max(min(lowest, highest / 1.01), _RANGE * highest), highest, clip=True)
+    return PowerNorm(0.5, 0.0, highest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import expand_config
@@ -19,7 +20,7 @@ from mmkd_plugin.compat.checkpoint import load_model_file
 from mmkd_plugin.engine.state_hook import STATE_KEY
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.pictures.canvas import load_weights, save
-from mmkd_plugin.study.pictures.images import Named
+from mmkd_plugin.study.pictures.images import Shown
 from mmkd_plugin.teachers import local_file
 from mmkd_plugin.utilities.text import without_prefix
 from mmkd_plugin.views.attention import attention_figure, attention_of
@@ -112,7 +113,7 @@ class Taps:
 
 
 def attention_pictures(
-    config: Config, students: Mapping[str, str], images: Mapping[Path, Named], method: str | None = None
+    config: Config, students: Mapping[str, str], images: Mapping[Path, Shown], method: str | None = None
 ) -> list[Path]:
     """Draw the spatial and channel attention of the teacher and of students, one figure for each image.
 
@@ -139,24 +140,22 @@ def attention_pictures(
             if not found:
                 found['teacher'] = attention_of([level.teacher for level in levels], taps.temperature)
             if checkpoint:
-                plain = not connected and any(level.connected for level in levels)
-                features = [level.adapted if connected else level.student for level in levels]
-                title = f'{name},\nbefore the connector' if plain else name
+                title, features = _shown(name, levels, connected)
                 found[title] = attention_of(features, taps.temperature)
     return [save(attention_figure(shown[out], models[out]), out) for out in images]
 
 
 def feature_pictures(
-    config: Config, students: Mapping[str, str], images: Mapping[Path, Named], method: str | None = None
+    config: Config, students: Mapping[str, str], images: Mapping[Path, Shown], method: str | None = None
 ) -> list[Path]:
     """Draw how far students' features lie from the teacher's, one figure for each image.
 
     Where the block has connectors, a student without trained ones, such as the student alone, cannot be compared value
-    by value; then all are compared by their spatial attention, as the scale says.
+    by value; then all are compared by their spatial attention, as the scale says, each as its title says.
 
     Args:
         config: With a ``distill`` block.
-        students: Checkpoints by the name shown.
+        students: Checkpoints by the name shown, one at least.
         images: By the PNG to write.
         method: Whose maps; by default FGD's, or else those of the first method that compares any.
 
@@ -166,26 +165,30 @@ def feature_pictures(
     Raises:
         DistillError: If the config has no such method, or a checkpoint is of another model.
     """
-    if not students:
-        raise DistillError(
-            'A difference of features needs a student; give the checkpoint of the distilled one, or --student FILE.'
-        )
     taps = Taps(config, method)
     shown: dict[Path, Any] = {}
-    seen: dict[Path, dict[str, list[Compared]]] = {out: {} for out in images}
-    comparable = True
+    seen: dict[Path, dict[str, list[tuple[Tensor, Tensor]]]] = {out: {} for out in images}
+    measure = VALUES
     for name, checkpoint in students.items():
         connected = taps.load(checkpoint)
         for out, image in images.items():
             shown[out], levels = taps.of(image.item)
-            seen[out][name] = levels
-            comparable &= connected or not any(level.connected for level in levels)
-    measure = VALUES if comparable else ATTENTION
+            if not connected and any(level.connected for level in levels):
+                measure = ATTENTION
+            title, features = _shown(name, levels, connected)
+            seen[out][title] = list(zip(features, (level.teacher for level in levels)))
     pictures = []
     for out in images:
-        maps = {name: differences(levels, measure, taps.temperature) for name, levels in seen[out].items()}
+        maps = {title: differences(pairs, measure, taps.temperature) for title, pairs in seen[out].items()}
         pictures.append(save(differences_figure(shown[out], maps, measure), out))
     return pictures
+
+
+def _shown(name: str, levels: Sequence[Compared], connected: bool) -> tuple[str, list[Tensor]]:
+    """A student's title and features: as the loss gets them, or before connectors that its run did not train."""
+    plain = not connected and any(level.connected for level in levels)
+    title = f'{name},\nbefore the connector' if plain else name
+    return title, [level.student if plain else level.adapted for level in levels]
 
 
 def _without_schedules(config: Config) -> Config:

@@ -15,16 +15,14 @@ from mmkd_plugin.study.pictures.training_image import dataset_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
-    """An image and what to call it.
+class Shown:
+    """An image.
 
     Attributes:
-        name: For the file of its picture.
         item: As a test pipeline gives it.
         annotated: Whether it carries its truth.
     """
 
-    name: str
     item: dict
     annotated: bool = False
 
@@ -50,20 +48,23 @@ def read_image(config: Config, image: Path) -> dict:
         raise DistillError(f'"{image}" cannot be read as an image; give a PNG or JPEG file.') from error
 
 
-def named_images(config: Config, files: Sequence[Path], index: int | None) -> list[Named]:
-    """The images of a command line.
+def wanted_pictures(config: Config, files: Sequence[Path], index: int | None, out: Path) -> dict[Path, Shown]:
+    """The images of a command line by the PNG that shows each.
 
     Args:
         config: Gives the test pipeline and, for an index, the test data.
         files: Image files; read where there is no index.
         index: Of an image in the test data.
+        out: PNG to write; of several images each adds its name.
 
     Raises:
-        DistillError: If one of them does not exist.
+        DistillError: If an image does not exist, or would be written over.
     """
     if index is not None:
-        return [Named(str(index), dataset_of(config, 'test_dataloader', index)[index], annotated=True)]
-    return [Named(file.stem, read_image(config, file)) for file in files]
+        return {out: Shown(dataset_of(config, 'test_dataloader', index)[index], annotated=True)}
+    outs = picture_files(out, [file.stem for file in files])
+    require_apart(outs, files)
+    return {picture: Shown(read_image(config, file)) for picture, file in zip(outs, files)}
 
 
 def picture_files(out: Path, names: Sequence[str]) -> list[Path]:

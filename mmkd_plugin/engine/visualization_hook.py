@@ -49,7 +49,9 @@ class DistillVisualizationHook(Hook):
     ) -> None:
         for key, value in (('interval', interval), ('images', images)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise DistillError(f'"{key}" of DistillVisualizationHook is {value!r}; it must be a whole number from 1.')
+                raise DistillError(
+                    f'"{key}" of DistillVisualizationHook is {value!r}; it must be a whole number from 1.'
+                )
         if isinstance(pictures, str):
             pictures = (pictures,)
         for name in pictures:
@@ -90,8 +92,9 @@ class DistillVisualizationHook(Hook):
 
         def observe(algorithm: DistillAlgorithm, losses: dict) -> None:
             self._stop()
+            inputs, samples = batch[-1]
             meta = getattr(runner.visualizer, 'dataset_meta', None) or {}
-            for name, pixels in self._draw(algorithm, *batch[-1][:2], meta.get('classes') or ()).items():
+            for name, pixels in self._draw(algorithm, inputs, samples, meta.get('classes') or ()).items():
                 runner.visualizer.add_image(name, pixels, step=step)
 
         def stop() -> None:
@@ -99,7 +102,7 @@ class DistillVisualizationHook(Hook):
             if observe in algorithm.step_observers:
                 algorithm.step_observers.remove(observe)
 
-        handle = algorithm.student.register_forward_pre_hook(lambda module, inputs: batch.append(inputs))
+        handle = algorithm.student.register_forward_pre_hook(lambda module, inputs: batch.append(inputs[:2]))
         algorithm.step_observers.append(observe)
         self._stop = stop
 

@@ -124,9 +124,7 @@ class FGDLoss(DistillLoss):
         area = self._area(image_shapes)
         return {name: weight * getattr(terms, name) / area for name, weight in self.weights.items()}
 
-    def masks(
-        self, boxes: Tensor, valid: Tensor, image_shapes: Tensor, size: Tuple[int, int]
-    ) -> Tuple[Tensor, Tensor]:
+    def masks(self, boxes: Tensor, valid: Tensor, image_shapes: Tensor, size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
         """What each cell of a map weighs in this level's two terms; arguments as in :meth:`terms`.
 
         Args:

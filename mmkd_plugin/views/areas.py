@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.methods.fgd import FGDLoss
+from mmkd_plugin.utilities.rng import isolated_rng
 from mmkd_plugin.views.compared import evaluating
 from mmkd_plugin.views.drawing import BOX, LIT, SIDE, add_legend, bare, draw_boxes, tinted
-from mmkd_plugin.utilities.rng import isolated_rng
 
 BACKGROUND = np.array([0.2, 0.55, 1.0])
 
@@ -55,8 +55,8 @@ def area_levels(distiller: Distiller, index: int = 0) -> list[AreaLevel]:
             loss = distiller.distill_losses[name]
             if isinstance(loss, FGDLoss):
                 arguments = distiller.arguments(name)
-                facts = [arguments[fact][index : index + 1] for fact in ('boxes', 'valid', 'image_shapes')]
-                foreground, background = loss.masks(*facts, size=tuple(arguments['student'].shape[2:]))
+                facts = {fact: arguments[fact][index : index + 1] for fact in ('boxes', 'valid', 'image_shapes')}
+                foreground, background = loss.masks(**facts, size=tuple(arguments['student'].shape[2:]))
                 levels.append(AreaLevel(foreground[0].cpu(), background[0].cpu()))
     return levels
 

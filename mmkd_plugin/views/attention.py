@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -57,7 +58,8 @@ def attention_figure(image: np.ndarray, models: Mapping[str, Attention]) -> Figu
     lead, first = next(iter(models.items()))
     width, height = heat_size(image, len(models), len(first.spatial))
     figure = Figure(figsize=(width, height + _CURVES), layout='constrained')
-    above, below = figure.subfigures(2, 1, height_ratios=(height, _CURVES))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(height, _CURVES))
+    above, below = parts
     maps = {name: attention.spatial for name, attention in models.items()}
     heat_maps(above, image, maps, 'spatial attention, mean 1', log=True)
     axes = below.subplots(1, len(first.channel), squeeze=False, sharey=True)[0]
@@ -70,7 +72,9 @@ def attention_figure(image: np.ndarray, models: Mapping[str, Attention]) -> Figu
             axis.plot(values.numpy(), label=name, lw=1.8 if attention is first else 1.0)
         axis.grid(alpha=0.3)
     alike = len({len(values) for attention in models.values() for values in attention.channel}) == 1
-    below.supxlabel(f"channel, in the {lead}'s order" + ('' if alike else ' where the number is the same'), size='medium')
+    below.supxlabel(
+        f"channel, in the {lead}'s order" + ('' if alike else ' where the number is the same'), size='medium'
+    )
     axes[0].set_ylabel('channel attention')
     axes[-1].legend(fontsize=8)
     return figure

@@ -26,8 +26,8 @@ class Measure:
     of_values: bool
 
 
-VALUES = Measure('|student - teacher|, mean over channels', True)
-ATTENTION = Measure('|difference of spatial attention|', False)
+VALUES = Measure('mean |student - teacher|', True)
+ATTENTION = Measure('spatial attention apart by', False)
 
 
 def differences(

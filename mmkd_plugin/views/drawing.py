@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 
 from mmkd_plugin.teachers.images import normalisation
@@ -81,7 +82,10 @@ def heat_maps(
             )
     for axis, value in zip(axes[0, 1:], next(iter(rows.values()))):
         axis.set_title(f'stride {_stride(height, value)}')
-    figure.colorbar(shown, ax=list(axes[:, 1:].flat), label=label, pad=0.01)
+    # Plain numbers, a few of each power of ten.
+    ticks: Any = dict(ticks=LogLocator(subs=(1, 2, 5)), format='%g') if log else {}
+    bar = figure.colorbar(shown, ax=list(axes[:, 1:].flat), label=label, pad=0.01, **ticks)
+    bar.minorticks_off()
 
 
 def heat_size(image: np.ndarray, rows: int, levels: int) -> tuple[float, float]:

@@ -57,7 +57,7 @@ def test_run_is_the_same_with_and_without(tmp_path: Path) -> None:
 
 
 def test_nothing_watches_between_the_pictures(tmp_path: Path) -> None:
-    drawn = []
+    drawn: list[int] = []
     hook = DistillVisualizationHook(interval=4, pictures=['attention'])
     runner = build(run_config(tmp_path, iterations=6, distill=block()))
     runner.register_hook(hook)
@@ -66,12 +66,13 @@ def test_nothing_watches_between_the_pictures(tmp_path: Path) -> None:
 
     def before(runner: Any, *args: Any, **kwargs: Any) -> None:
         original(runner, *args, **kwargs)
-        algorithm = runner.model
-        counts[runner.iter + 1] = len(algorithm.student._forward_pre_hooks)
+        counts[runner.iter + 1] = len(runner.model.student._forward_pre_hooks)
 
-    with mock.patch.object(hook, 'before_train_iter', before), mock.patch.object(
-        hook, '_draw', lambda *args: drawn.append(runner.iter + 1) or {}
-    ):
+    def draw(*args: Any) -> dict[str, Any]:
+        drawn.append(runner.iter + 1)
+        return {}
+
+    with mock.patch.object(hook, 'before_train_iter', before), mock.patch.object(hook, '_draw', draw):
         runner.train()
     plain = counts[2]
     assert counts == {step: plain + (step in (1, 4)) for step in range(1, 7)}
@@ -130,5 +131,7 @@ def test_wrong_options(options: dict, fault: str) -> None:
 
 
 def test_unknown_method_ends_before_the_first_step(tmp_path: Path) -> None:
-    with pytest.raises(DistillError, match='No method "fdg" of the distill block compares maps: did you mean "fgd"'):
+    with pytest.raises(
+        DistillError, match='No method "fdg" of the distill block compares maps: did you mean "fgi" or "fgd"'
+    ):
         trained(tmp_path, interval=1, method='fdg')

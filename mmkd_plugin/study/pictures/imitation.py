@@ -11,7 +11,9 @@ from mmkd_plugin.study.pictures.canvas import save
 from mmkd_plugin.study.pictures.training_image import in_a_step, training_item
 from mmkd_plugin.views.cells import Level, cell_levels, cells_figure
 
-_RECIPES = '"mmkd_plugin::_base_/fgi/one_stage.py" or, for detectors with an RPN, "mmkd_plugin::_base_/fgi/two_stage.py"'
+_RECIPES = (
+    '"mmkd_plugin::_base_/fgi/one_stage.py" or, for detectors with an RPN, "mmkd_plugin::_base_/fgi/two_stage.py"'
+)
 
 
 def imitation_picture(config: Config, index: int, out: Path) -> Path:

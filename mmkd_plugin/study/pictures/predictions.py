@@ -113,7 +113,7 @@ def _teacher(source: Any, task: str) -> Any:
     model = build_teacher(model_config(source.teacher), source.teacher_ckpt, source.trust_checkpoint).model
     if task_of(model) != task:
         raise DistillError(
-            f"The teacher, {type(model).__name__}, is no model for {task} as the student is, so that their predictions "
+            f'The teacher, {type(model).__name__}, is no model for {task} as the student is, so that their predictions '
             'cannot be shown side by side; choose a teacher of the same task.'
         )
     # Not in a chain: detectors that override train() return nothing from it.

@@ -147,6 +147,20 @@ def test_differences_compare_values_where_all_students_can(folder: Path, images:
     assert not measure.of_values
 
 
+def test_features_of_two_widths_are_compared_by_attention(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=build_model(tiny_seg.run_config(tmp_path)).state_dict()), tmp_path / 'student.pth')
+    config = tiny_seg.run_config(tmp_path, distill=tiny_seg.block(dict(type='PairWise')))
+    item = tiny_seg.TinyMaps()[0]
+    [(_, maps, measure)] = drawn(
+        features.feature_pictures,
+        config=config,
+        students={'distilled': str(tmp_path / 'student.pth')},
+        images={Path('a'): features.Shown(item)},
+    )
+    assert not measure.of_values and torch.isfinite(maps['distilled'][0]).all()
+
+
 @pytest.mark.parametrize('which', ['file', 'index'])
 def test_predictions_have_the_truth_where_it_is_known(folder: Path, images: list[str], which: str) -> None:
     out = folder / f'predictions_{which}.png'

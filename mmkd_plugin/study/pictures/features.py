@@ -151,7 +151,7 @@ def feature_pictures(
     """Draw how far students' features lie from the teacher's, one figure for each image.
 
     Where the block has connectors, a student without trained ones, such as the student alone, cannot be compared value
-    by value; then all are compared by their spatial attention, as the scale says, each as its title says.
+    by value, nor can features of two widths; then all are compared by their spatial attention, as the scale says.
 
     Args:
         config: With a ``distill`` block.
@@ -173,10 +173,12 @@ def feature_pictures(
         connected = taps.load(checkpoint)
         for out, image in images.items():
             shown[out], levels = taps.of(image.item)
-            if not connected and any(level.connected for level in levels):
-                measure = ATTENTION
             title, features = _shown(name, levels, connected)
             seen[out][title] = list(zip(features, (level.teacher for level in levels)))
+            plain = not connected and any(level.connected for level in levels)
+            # Losses such as PairWise compare features of two widths without a connector.
+            if plain or any(own.shape != teacher.shape for own, teacher in seen[out][title]):
+                measure = ATTENTION
     pictures = []
     for out in images:
         maps = {title: differences(pairs, measure, taps.temperature) for title, pairs in seen[out].items()}

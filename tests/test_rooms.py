@@ -17,6 +17,7 @@ FLOORS = (
     ('probe',),
     ('methods', 'teachers'),
     ('algorithms', 'block'),
+    ('views',),
     ('engine',),
     ('cli',),
     ('study',),

@@ -197,9 +197,16 @@ class Distiller(ConfigurableDistiller):
             self._check_scheduled_terms()
         return self.terms
 
-    def arguments(self, name: str) -> dict[str, Any]:
-        """What a loss is called with in this step: the records of its mapping, adapted and resized."""
+    def arguments(self, name: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
+        """What a loss is called with in this step: the records of its mapping, adapted and resized.
+
+        Args:
+            name: Of the loss.
+            keys: The arguments wanted, with those that they are resized to; by default all.
+        """
         mapping = self.loss_forward_mappings[name]
+        if keys is not None:
+            mapping = {key: mapping[key] for key in keys}
         arguments = {key: self._read(entry) for key, entry in mapping.items()}
         for key, entry in mapping.items():
             for index, record in enumerate(_as_list(entry)):

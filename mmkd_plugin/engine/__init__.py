@@ -6,5 +6,14 @@ from mmkd_plugin.engine.finite_hook import FiniteHook
 from mmkd_plugin.engine.runner import DistillRunner
 from mmkd_plugin.engine.self_check import SelfCheckHook
 from mmkd_plugin.engine.state_hook import DistillStateHook
+from mmkd_plugin.engine.visualization_hook import DistillVisualizationHook
 
-__all__ = ['AdversarialHook', 'DistillRunner', 'DistillStateHook', 'FiniteHook', 'SelfCheckHook', 'WholeCheckpointHook']
+__all__ = [
+    'AdversarialHook',
+    'DistillRunner',
+    'DistillStateHook',
+    'DistillVisualizationHook',
+    'FiniteHook',
+    'SelfCheckHook',
+    'WholeCheckpointHook',
+]

@@ -9,7 +9,7 @@ from mmcv.cnn import ContextBlock
 from torch import Tensor, nn
 from typing_extensions import Literal
 
-from mmkd_plugin.functional.fgd import fgd_loss
+from mmkd_plugin.functional.fgd import box_masks, fgd_loss
 from mmkd_plugin.functional.reductions import attention_pool
 from mmkd_plugin.methods.level import LevelMethod
 from mmkd_plugin.methods.loss import DistillLoss
@@ -129,6 +129,20 @@ class FGDLoss(DistillLoss):
         )
         area = self._area(image_shapes)
         return {name: weight * getattr(terms, name) / area for name, weight in self.weights.items()}
+
+    def masks(self, boxes: Tensor, valid: Tensor, image_shapes: Tensor, size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+        """What each cell of a map weighs in this level's two terms; arguments as in :meth:`terms`.
+
+        Args:
+            boxes: Padded ground truth.
+            valid: False where a row of ``boxes`` is padding.
+            image_shapes: Height and width of each image.
+            size: Height and width of the map.
+
+        Returns:
+            Foreground and background, ``(N, H, W)`` each, as :func:`~mmkd_plugin.functional.fgd.box_masks` gives them.
+        """
+        return box_masks(boxes, torch.zeros_like(valid) if self.together else valid, image_shapes, size)
 
     def _area(self, image_shapes: Tensor) -> Union[Tensor, float]:
         """Area of the largest image in the usual one."""

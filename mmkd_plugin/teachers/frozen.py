@@ -83,6 +83,23 @@ class FrozenTeacher:
         if self._needed and all(recorded):
             raise _EnoughRecorded
 
+    def batch(self, batch_inputs: Tensor, data_samples: list | None) -> tuple[Tensor, list | None]:
+        """The student's batch as this teacher sees it, in its own size and normalisation.
+
+        Args:
+            batch_inputs: The student's batch, ``(N, 3, H, W)``; of a tracker's clips the key frames are taken.
+            data_samples: Its data samples.
+
+        Returns:
+            The batch, and samples in whose sizes it is.
+        """
+        batch_inputs, data_samples = key_frames(batch_inputs, data_samples)
+        if self.scale != 1:
+            batch_inputs, data_samples = teacher_batch(batch_inputs, data_samples, self.scale)
+        if self._renormalise is not None:
+            batch_inputs = self._renormalise(batch_inputs, data_samples)
+        return batch_inputs, data_samples
+
     @torch.no_grad()
     def run(self, batch_inputs: Tensor, data_samples: list | None, needed: dict[str, int]) -> None:
         """Fill the teacher's recorders; nothing is done where nothing is needed.
@@ -95,11 +112,7 @@ class FrozenTeacher:
         self._needed = {name: count for name, count in needed.items() if name in self._recorders}
         if not self._needed:
             return
-        batch_inputs, data_samples = key_frames(batch_inputs, data_samples)
-        if self.scale != 1:
-            batch_inputs, data_samples = teacher_batch(batch_inputs, data_samples, self.scale)
-        if self._renormalise is not None:
-            batch_inputs = self._renormalise(batch_inputs, data_samples)
+        batch_inputs, data_samples = self.batch(batch_inputs, data_samples)
         with contextlib.ExitStack() as stack:
             for name in self._needed:
                 stack.enter_context(self._recorders[name])
@@ -107,6 +120,9 @@ class FrozenTeacher:
                 detector_of(self.model)(batch_inputs, data_samples, mode='tensor')
             except _EnoughRecorded:
                 pass
+            finally:
+                # Whoever asks the teacher for a prediction later gets a whole one.
+                self._needed = {}
 
 
 class AbsentTeacher:

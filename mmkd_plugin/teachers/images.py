@@ -112,8 +112,8 @@ class Renormalise(nn.Module):
             return None
         if not normalises_knowingly(student) or not normalises_knowingly(teacher):
             return None
-        mean_s, std_s, swap_s = _normalisation(student)
-        mean_t, std_t, swap_t = _normalisation(teacher)
+        mean_s, std_s, swap_s = normalisation(student)
+        mean_t, std_t, swap_t = normalisation(teacher)
         swap = swap_s != swap_t
         if not swap and torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t):
             return None
@@ -147,13 +147,20 @@ def normalises_knowingly(preprocessor: nn.Module | None) -> bool:
 
 def normalisation_text(preprocessor: nn.Module) -> str:
     """Mean, deviation and channel order of a preprocessor that says how it normalises."""
-    mean, std, swap = _normalisation(preprocessor)
+    mean, std, swap = normalisation(preprocessor)
     values = [', '.join(f'{float(value):.5g}' for value in item.flatten()) for item in (mean, std)]
     return f'mean {values[0]}, std {values[1]}, channels {"swapped" if swap else "as loaded"}'
 
 
-def _normalisation(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
-    """Mean and deviation as ``(3, 1, 1)``, and whether channels are swapped from the file's order."""
+def normalisation(preprocessor: nn.Module) -> tuple[Tensor, Tensor, bool]:
+    """What a preprocessor does to an image's values.
+
+    Args:
+        preprocessor: Of any model; one that does not normalise gives the identity.
+
+    Returns:
+        Mean and deviation as ``(3, 1, 1)``, and whether channels are swapped from the file's order.
+    """
     swap = bool(getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)))
     if getattr(preprocessor, '_enable_normalize', False):
         # A tracker's have a dimension for the frames.

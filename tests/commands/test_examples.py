@@ -20,13 +20,13 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.pictures.canvas import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
-HELPS = [*([name] for name in COMMANDS), ['visualize', 'similarity'], ['visualize', 'imitation-mask']]
+PICTURES = ('similarity', 'imitation-mask', 'areas', 'attention', 'features', 'predictions')
+HELPS = [*([name] for name in COMMANDS), *(['visualize', name] for name in PICTURES)]
 WRITES = {
     'compress': 'work_dirs/tucker/retina_r34_tucker.py',
     'print-config': 'expanded.py',
     'visualize': 'work_dirs/imitation_mask.png',
-    'visualize similarity': 'work_dirs/similarity.png',
-    'visualize imitation-mask': 'work_dirs/imitation_mask.png',
+    **{f'visualize {name}': f'work_dirs/{name.replace("-", "_")}.png' for name in PICTURES},
 }
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
@@ -20,6 +19,7 @@ from mmengine.registry import init_default_scope
 from mmkd_plugin.compat.checkpoint import build_safely, load_model_file, weights_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers import local_file
+from mmkd_plugin.views.drawing import add_legend
 
 POOL = 100
 """How many images of a data set are looked at for those that show most."""
@@ -86,7 +86,6 @@ def load_weights(model: BaseModel, checkpoint: str) -> None:
     model.load_state_dict(state)
 
 
-@torch.no_grad()
 def side_by_side(
     config: str | Config,
     models: Sequence[tuple[str, BaseModel]],
@@ -112,7 +111,26 @@ def side_by_side(
     task = painter(dataset.metainfo)
     rich = sorted(range(min(POOL, len(dataset))), key=lambda index: -task.richness(dataset, index))
     items = [dataset[index] for index in rich[: 4 * count : 4]]
-    titles = [*task.columns, *(title for title, _ in models)]
+    return save(prediction_grid(items, models, task), out)
+
+
+@torch.no_grad()
+def prediction_grid(
+    items: Sequence[dict], models: Sequence[tuple[str, BaseModel]], task: Painter, truth: bool = True
+) -> Figure:
+    """A figure of predictions, one image per row and one model per column.
+
+    Args:
+        items: The images, as a test pipeline gives them.
+        models: Title and model of each column; each gets the items by ``test_step``.
+        task: What is drawn.
+        truth: Whether the items hold their truth; without, the first column is the image.
+
+    Returns:
+        The figure.
+    """
+    columns = task.columns if truth else ('image',)
+    titles = [*columns, *(title for title, _ in models)]
     height, width = items[0]['inputs'].shape[-2:]
     size = (3 * len(titles), 3 * len(items) * height / width + 0.6)
     figure = Figure(figsize=size, layout='constrained')
@@ -120,8 +138,11 @@ def side_by_side(
     for row, item in zip(axes, items):
         image = image_of(item)
         sample = item['data_samples']
-        task.paint_truth(row[: len(task.columns)], image, sample)
-        for axis, (_, model) in zip(row[len(task.columns) :], models):
+        if truth:
+            task.paint_truth(row[: len(columns)], image, sample)
+        else:
+            row[0].imshow(image)
+        for axis, (_, model) in zip(row[len(columns) :], models):
             prediction = model.test_step(pseudo_collate([item]))[0]
             task.paint_prediction(axis, image, prediction, sample)
     for axis in axes.flat:
@@ -129,20 +150,12 @@ def side_by_side(
     for axis, title in zip(axes[0], titles):
         axis.set_title(title)
     add_legend(figure, task.legend())
-    return save(figure, out)
+    return figure
 
 
 def image_of(item: dict) -> np.ndarray:
     """The image of a data set's item as RGB, ``(H, W, 3)``."""
     return np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[:, :, ::-1])
-
-
-def add_legend(figure: Figure, entries: Sequence[tuple[str, Any]]) -> None:
-    """A line of named colours below a figure, of as many rows as its width asks for."""
-    handles = [Patch(facecolor=colour, edgecolor='grey', label=name) for name, colour in entries]
-    letters = sum(len(name) + 6 for name, _ in entries)
-    rows = -(-letters // max(1, int(10 * figure.get_figwidth())))
-    figure.legend(handles=handles, loc='outside lower center', ncols=-(-len(handles) // rows))
 
 
 def save(figure: Figure, out: Path) -> Path:

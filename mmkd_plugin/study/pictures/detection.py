@@ -15,6 +15,9 @@ from torch import Tensor
 SCORE = 0.3
 """Detections below it are not drawn."""
 
+TOLD_BY_COLOUR = 10
+"""Of more classes than colours the names stand beside the scores, in place of a legend."""
+
 
 def colour(label: int) -> tuple[float, ...]:
     """Colour of a class."""
@@ -40,7 +43,9 @@ class DetectionPainter:
         return len(dataset.get_data_info(index)['instances'])
 
     def legend(self) -> list[tuple[str, Any]]:
-        """The classes."""
+        """The classes, where each has a colour of its own."""
+        if len(self.classes) > TOLD_BY_COLOUR:
+            return []
         return [(name, colour(index)) for index, name in enumerate(self.classes)]
 
     def paint_truth(self, axes: Sequence[Axes], image: np.ndarray, sample: Any) -> None:
@@ -56,8 +61,15 @@ class DetectionPainter:
         scale = torch.tensor(truth.metainfo.get('scale_factor', (1.0, 1.0))).repeat(2)
         keep = found.scores >= self.score
         axis.imshow(image)
-        scores = [f' {value:.2f}' for value in found.scores[keep]]
+        names = [self._name(label) for label in found.labels[keep].tolist()]
+        scores = [f' {name}{value:.2f}' for name, value in zip(names, found.scores[keep])]
         draw_boxes(axis, found.bboxes[keep] * scale, found.labels[keep], scores)
+
+    def _name(self, label: int) -> str:
+        """What stands in front of a score; a teacher may know more classes than the data."""
+        if len(self.classes) <= TOLD_BY_COLOUR and label < len(self.classes):
+            return ''
+        return f'{self.classes[label]} ' if label < len(self.classes) else f'class {label} '
 
 
 def draw_boxes(axis: Axes, boxes: Tensor, labels: Tensor, texts: Sequence[str]) -> None:

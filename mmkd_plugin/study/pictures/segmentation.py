@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
+ALL_IN_LEGEND = 20
+"""Of more classes, only those that are shown are in the legend."""
 IGNORED = (255, 255, 255)
 """Colour of pixels without a label."""
 
@@ -25,15 +27,21 @@ class SegmentationPainter:
     def __init__(self, metainfo: dict) -> None:
         self.classes = metainfo['classes']
         self.palette = np.full((256, 3), IGNORED, np.uint8)
-        self.palette[: len(self.classes)] = metainfo['palette']
+        if self.classes:
+            self.palette[: len(self.classes)] = metainfo['palette']
+        self._shown: set[int] = set()
 
     def richness(self, dataset: Any, index: int) -> int:
         """Number of classes."""
         return len(dataset[index]['data_samples'].gt_sem_seg.data.unique())
 
     def legend(self) -> list[tuple[str, Any]]:
-        """The classes, and what is not labelled."""
-        colours = [(name, self.palette[index] / 255) for index, name in enumerate(self.classes)]
+        """The classes, of many those drawn so far, and what is not labelled."""
+        colours = [
+            (name, self.palette[index] / 255)
+            for index, name in enumerate(self.classes)
+            if len(self.classes) <= ALL_IN_LEGEND or index in self._shown
+        ]
         return [*colours, ('not labelled', np.array(IGNORED) / 255)]
 
     def paint_truth(self, axes: Sequence[Axes], image: np.ndarray, sample: Any) -> None:
@@ -46,4 +54,5 @@ class SegmentationPainter:
         self._paint(axis, sample.pred_sem_seg.data)
 
     def _paint(self, axis: Axes, labels: Tensor) -> None:
+        self._shown.update(labels.unique().tolist())
         axis.imshow(self.palette[labels[0].cpu().numpy()], interpolation='nearest')

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -26,6 +26,7 @@ from mmkd_plugin.probe.models import ModelPair, probe
 from mmkd_plugin.probe.taps import Tap
 from mmkd_plugin.recorders import ModuleOutputRecorder
 from mmkd_plugin.study.pictures.canvas import build_model, image_of, load_weights, save
+from mmkd_plugin.study.pictures.images import read_image
 from mmkd_plugin.teachers import build_teacher, model_config
 
 
@@ -64,7 +65,7 @@ def similarity_picture(
             'The config has no distill block, so there is no teacher to compare with; give the config that the student '
             'was distilled with.'
         )
-    item = _read(config, image)
+    item = read_image(config, image)
     shown = image_of(item)
     place = _place(item, pixel)
     block = DistillBlock.parse(config.distill)
@@ -110,17 +111,6 @@ def similarity_map(model: BaseModel, tap: Tap, item: dict, place: tuple[float, f
     cell = int(place[1] * height) * width + int(place[0] * width)
     unit = node_similarity(feature)
     return unit[0, cell].view(height, width)
-
-
-def _read(config: Config, image: Path) -> dict:
-    """An image file as the config's test pipeline gives it."""
-    if not image.is_file():
-        raise DistillError(f'The image "{image}" does not exist; give the path of an image file.')
-    steps = [step for step in config.test_dataloader.dataset.pipeline if 'LoadAnnotations' not in step.type]
-    try:
-        return Compose(steps)(dict(img_path=str(image)))
-    except Exception as error:
-        raise DistillError(f'"{image}" cannot be read as an image; give a PNG or JPEG file.') from error
 
 
 def _place(item: dict, pixel: tuple[int, int]) -> tuple[float, float]:

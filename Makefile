@@ -9,6 +9,8 @@ RUN := $(if $(filter-out default,$(STACK)),$(STACKS)/$(STACK),.venv)/bin/python
 NUMBERS := $(if $(filter-out default,$(STACK)),--first-step)
 # What the files of a stack are told apart by.
 OF_STACK := $(if $(filter-out default,$(STACK)),_$(STACK))
+# Test processes; more threads in each would only wait for one another.
+JOBS ?= 2
 # What mypy looks at, of what there is; ruff looks at everything.
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
@@ -45,11 +47,11 @@ methods: setup
 	@$(RUN) -m benchmarks.compare_methods
 
 test: setup
-	@$(RUN) -m pytest -q -m 'not slow'
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m 'not slow' -n $(JOBS) --dist loadfile
 	@$(RUN) -m benchmarks.check_numbers $(NUMBERS)
 
 test-all: setup
-	@$(RUN) -m pytest -q
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
 	@$(RUN) -m benchmarks.check_numbers $(NUMBERS)
 
 check-numbers: setup

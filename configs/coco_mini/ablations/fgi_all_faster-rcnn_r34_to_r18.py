@@ -1,0 +1,3 @@
+_base_ = '../fgi_faster-rcnn_r34_to_r18.py'
+
+distill = dict(methods=dict(fgi=dict(region='all')))

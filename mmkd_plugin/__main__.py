@@ -16,6 +16,7 @@ COMMANDS = {
     'print-config': 'the MMRazor config that a distill block stands for',
     'layers': 'what can be tapped in student and teacher, side by side',
     'visualize': 'what a method compares, as a picture',
+    'export': 'a checkpoint of any layout as a plain student, verified in the stock model',
     'replay': 'the step at which a run stopped because something was not finite',
 }
 """The commands with their line in the help; each is a module of :mod:`mmkd_plugin.commands`, imported when called."""

@@ -22,6 +22,7 @@ from mmkd_plugin.study.pictures.canvas import build_model
 ROOT = Path(__file__).resolve().parents[2]
 HELPS = [*([name] for name in COMMANDS), ['visualize', 'similarity'], ['visualize', 'imitation-mask']]
 WRITES = {
+    'export': 'work_dirs/student.pth',
     'print-config': 'expanded.py',
     'visualize': 'work_dirs/imitation_mask.png',
     'visualize similarity': 'work_dirs/similarity.png',

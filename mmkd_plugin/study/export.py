@@ -37,8 +37,8 @@ class Exported(NamedTuple):
         entries: How many weights the source has in all, and the file.
         size: Bytes of the file.
         left_out: What else the source holds, beside its weights.
-        compared: What was equal in both models beside every weight: ``'outputs'``, ``'features'`` alone where no forward
-            pass runs on an image, or nothing where these do not either.
+        compared: What was equal in both models beside every weight: ``'outputs'``, ``'features'`` alone where the
+            forward pass takes more than an image, or nothing where these do too.
     """
 
     model: str

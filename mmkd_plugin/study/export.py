@@ -21,6 +21,7 @@ from mmkd_plugin.study.stock import build_stock_model
 from mmkd_plugin.teachers import PlainState, local_file, plain_state_dict
 from mmkd_plugin.teachers.layouts import backbone_alone, parts_of, shape_of
 from mmkd_plugin.teachers.weights import not_finite
+from mmkd_plugin.utilities.rng import isolated_rng
 
 STUDENT, TEACHER = 'student', 'teacher'
 _SHOWN = 3
@@ -77,7 +78,9 @@ def export_checkpoint(config: Config, source: str, target: Path, part: str = STU
     compared, wanted = outputs_of(model)
 
     def check(path: Path) -> None:
-        again = _build(config)
+        # On other random numbers, so that what a model draws and does not save shows.
+        with isolated_rng():
+            again = _build(config)
         with readable_refusal(str(target)):
             load_checkpoint(again, str(path), map_location='cpu', strict=True, logger='silent')
         _require_same(model, again, wanted, target)
@@ -208,7 +211,7 @@ def _require_same(model: BaseModel, again: BaseModel, wanted: list[Tensor], targ
         what = _counted('not the same are', _quoted(differing)) or 'the outputs differ'
         raise DistillError(
             f'"{target}" is not written, since it gives another {type(model).__name__} than the checkpoint: {what}; '
-            'look for a module of the model that draws random numbers or keeps what it has seen.'
+            'look for a module that draws random numbers, or counts, and does not save them.'
         )
 
 

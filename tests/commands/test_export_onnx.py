@@ -9,6 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+pytest.importorskip('mmdeploy')
+pytest.importorskip('onnxruntime')
+
+import onnxruntime
 from _helpers.layouts import below
 from mmdet.apis import inference_detector, init_detector
 from mmseg.apis import init_model
@@ -16,9 +23,6 @@ from mmseg.apis import init_model
 from mmkd_plugin.__main__ import main
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
-
-pytest.importorskip('mmdeploy')
-onnxruntime = pytest.importorskip('onnxruntime')
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENTOR = {

@@ -20,6 +20,7 @@ COMMANDS = {
     'visualize': 'what a method compares, as a picture',
     'check-recipes': 'whether recipes work: a step of each, with models of full size and a random teacher',
     'calibrate': 'how strongly each method pulls at the student, and the weight for a given share',
+    'export': 'a checkpoint of any layout as a plain student, verified in the stock model',
     'replay': 'the step at which a run stopped because something was not finite',
 }
 """The commands with their line in the help; each is a module of :mod:`mmkd_plugin.commands`, imported when called."""

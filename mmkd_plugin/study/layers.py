@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import nn
 
-from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.probe.listing import ModelLayers, list_layers
+from mmkd_plugin.study.stock import build_stock_model
 from mmkd_plugin.teachers import build_teacher, model_config
-from mmkd_plugin.utilities.rng import isolated_rng
 
 
 class ConfigLayers(NamedTuple):
@@ -47,8 +44,7 @@ def config_layers(config: Config, teacher: str | None = None) -> ConfigLayers:
     name, options = _teacher(config.get('distill') or {}, teacher)
     source = options.get('teacher')
     scale = options.get('teacher_scale') or 1.0
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    student = list_layers(_student(config), 'student')
+    student = list_layers(build_stock_model(config), 'student')
     if source is None:
         return ConfigLayers(student, None)
     return ConfigLayers(student, list_layers(build_teacher(model_config(source)).model, 'teacher', scale), name, scale)
@@ -66,18 +62,3 @@ def _teacher(block: dict, wanted: str | None) -> tuple[str, dict[str, Any]]:
     if name not in teachers:
         raise DistillError(f'The config has no teacher "{name}": {nearest(name, teachers)}')
     return name, teachers[name]
-
-
-def _student(config: Config) -> nn.Module:
-    if config.get('model') is None:
-        raise DistillError('The config holds no "model"; give a config that describes a detector or segmentor.')
-    model = model_config(config)
-    try:
-        with isolated_rng():
-            return build_safely(model)
-    except Exception as error:
-        # The first sentence; MMEngine goes on with advice on registries.
-        reason = (str(error) or type(error).__name__).splitlines()[0].split('. ')[0].strip('"\'.')
-        raise DistillError(
-            f'The model of type "{model.get("type")}" cannot be built ({reason}); correct the config.'
-        ) from error

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 
 from mmkd_plugin.compat.checkpoint import load_model_file, weights_of
-from mmkd_plugin.errors import DistillError
-from mmkd_plugin.utilities.files import output_file
+from mmkd_plugin.study.plain_file import dataset_meta, require_other_file, write_plain_file
 
 
 def publish_checkpoint(source: Path, target: Path, half: bool = False) -> int:
@@ -29,7 +26,7 @@ def publish_checkpoint(source: Path, target: Path, half: bool = False) -> int:
         DistillError: If the source holds no weights, or the target is the source or no place for a file.
     """
     checkpoint = load_model_file(str(source))
-    _require_other_file(source, target)
+    require_other_file(source, target)
     stored = checkpoint.get('state_dict', checkpoint)
     state = OrderedDict(weights_of(checkpoint, str(source)))
     if half:
@@ -37,23 +34,7 @@ def publish_checkpoint(source: Path, target: Path, half: bool = False) -> int:
     # The version of the modules that wrote the file, by which they translate keys of former names.
     if hasattr(stored, '_metadata'):
         state._metadata = stored._metadata  # type: ignore[attr-defined]
-    of_training = checkpoint.get('meta')
-    names = of_training if isinstance(of_training, dict) else {}
-    meta = {key: names[key] for key in ('dataset_meta',) if key in names}
-    # By way of memory, as torch has errors of its own for a disk that is full.
-    content = io.BytesIO()
-    torch.save(dict(meta=meta, state_dict=state), content)
-    with output_file(target) as temporary:
-        temporary.write_bytes(content.getbuffer())
-    return target.stat().st_size
-
-
-def _require_other_file(source: Path, target: Path) -> None:
-    """Refuse to write over the source, by whatever name or link it is called."""
-    if target.exists() and source.exists() and os.path.samefile(source, target):
-        raise DistillError(
-            f'"{target}" is the checkpoint itself, which training needs to be resumed; give another file to write.'
-        )
+    return write_plain_file(target, state, dataset_meta(checkpoint))
 
 
 def _is_floating(value: object) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.utilities.clips import detector_path
 
 _RENAMED = (
     (re.compile(r'^segm_head\.'), 'mask_head.segm_branch.'),
@@ -25,6 +26,8 @@ _RENAMED = (
 """What MMDetection 2 called otherwise: YOLACT and the family of DETR; all other models of its zoo kept their keys."""
 
 _COUNTER = 'num_batches_tracked'
+_CLASSIFIER = ('head.', 'fc.')
+"""What stands beside the backbone in the file of a classifier."""
 _ATTENTION = re.compile(r'^(.*\.layers\.\d+)\.attentions\.([01])\.')
 
 
@@ -84,7 +87,7 @@ def plain_state_dict(
         DistillError: If several parts fit alike and none is named, or the named one is not there.
     """
     own = {key: shape_of(value) for key, value in model.state_dict().items()}
-    parts = _prefixes(stored, own)
+    parts = parts_of(stored, own)
     if prefix is not None:
         prefix = prefix.rstrip('.')
         if prefix and not any(str(key).startswith(f'{prefix}.') for key in stored):
@@ -111,8 +114,16 @@ def plain_state_dict(
     return best[0]
 
 
-def _prefixes(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """What stands before the model's own keys in a file, what stands before most of them first."""
+def parts_of(stored: Mapping[str, Any], own: Collection[str]) -> list[str]:
+    """What stands before a model's own keys in a file.
+
+    Args:
+        stored: The weights by name, as the file has them.
+        own: The model's keys.
+
+    Returns:
+        The prefixes without their last dot, that of most keys first; empty for keys that stand there plainly.
+    """
     counts: Counter[str] = Counter()
     for key in stored:
         parts = key.split('.') if isinstance(key, str) else []
@@ -120,6 +131,24 @@ def _prefixes(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
             if '.'.join(parts[start:]) in own:
                 counts['.'.join(parts[:start])] += 1
     return [prefix for prefix, _ in counts.most_common()]
+
+
+def backbone_alone(model: nn.Module, state: Mapping[str, Any]) -> str | None:
+    """Look for the file of a backbone, or of a classifier, which a whole model is not filled by.
+
+    Args:
+        model: The model to fill.
+        state: What a file has for it.
+
+    Returns:
+        A key of the backbone; None where there is more than a backbone.
+    """
+    backbone = f'{detector_path(model)}backbone.'
+    own = model.state_dict()
+    bare = next((key for key in state if backbone + key in own), None)
+    if bare is None and state and all(key.startswith((backbone, *_CLASSIFIER)) for key in state):
+        return next(iter(state))
+    return bare
 
 
 def _part(stored: Mapping[str, Any], model: nn.Module, own: Mapping[str, Any], prefix: str) -> PlainState:

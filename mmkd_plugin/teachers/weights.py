@@ -11,16 +11,12 @@ from torch import Tensor, nn
 
 from mmkd_plugin.compat.checkpoint import build_safely, load_checkpoint_file
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.teachers.layouts import PlainState, plain_state_dict, shape_of
+from mmkd_plugin.teachers.layouts import PlainState, backbone_alone, plain_state_dict, shape_of
 from mmkd_plugin.teachers.source import local_file
-from mmkd_plugin.utilities.clips import detector_path
 from mmkd_plugin.utilities.rng import isolated_rng
 
 RANDOM_WEIGHTS = 'random'
 """Value of ``teacher_ckpt`` with which a teacher without trained weights is accepted on purpose."""
-
-_CLASSIFIER = ('head.', 'fc.')
-"""What stands beside the backbone in the file of a classifier."""
 
 
 class LoadedTeacher(NamedTuple):
@@ -132,12 +128,10 @@ def _refuse(
     teacher: nn.Module, found: PlainState, name: str, missing: list[str], differing: list[str], required: int
 ) -> None:
     """Say why a file does not fill the teacher."""
-    backbone = f'{detector_path(teacher)}backbone.'
-    bare = [key for key in found.state if backbone + key in teacher.state_dict()]
-    if bare or all(key.startswith((backbone, *_CLASSIFIER)) for key in found.state):
-        first = next(iter(bare or found.state))
+    bare = backbone_alone(teacher, found.state)
+    if bare is not None:
         raise DistillError(
-            f'The teacher checkpoint "{name}" holds a backbone alone (such as "{first}"); give the checkpoint of a '
+            f'The teacher checkpoint "{name}" holds a backbone alone (such as "{bare}"); give the checkpoint of a '
             "whole trained model, and name this one in init_cfg=dict(type='Pretrained', ...) of a backbone to train."
         )
     if any(key.startswith('roi_head.') and key[len('roi_head.') :] in found.state for key in missing):
@@ -165,13 +159,28 @@ def _contents(stored: Any) -> str:
     return f'{"an" if name[0] in "aeiou" else "a"} {name}'
 
 
-def _require_finite(teacher: nn.Module, name: str) -> None:
-    """Refuse weights of a training that had diverged; buffers other than statistics may hold infinity, as masks do."""
-    broken = [key for key, value in teacher.named_parameters() if not bool(torch.isfinite(value).all())]
-    for key, value in teacher.named_buffers():
+def not_finite(model: nn.Module) -> list[str]:
+    """Look for what a training that has diverged leaves.
+
+    Buffers other than statistics may hold infinity, as masks do.
+
+    Args:
+        model: A model with its weights.
+
+    Returns:
+        The keys of such entries.
+    """
+    broken = [key for key, value in model.named_parameters() if not bool(torch.isfinite(value).all())]
+    for key, value in model.named_buffers():
         statistic = key.endswith(('running_mean', 'running_var'))
         if bool(torch.isnan(value).any()) or statistic and not bool(torch.isfinite(value).all()):
             broken.append(key)
+    return broken
+
+
+def _require_finite(teacher: nn.Module, name: str) -> None:
+    """Refuse weights of a training that had diverged."""
+    broken = not_finite(teacher)
     if broken:
         more = f' and {len(broken) - 1} more entries' if len(broken) > 1 else ''
         raise DistillError(

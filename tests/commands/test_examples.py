@@ -24,6 +24,7 @@ PICTURES = ('similarity', 'imitation-mask', 'areas', 'attention', 'features', 'p
 HELPS = [*([name] for name in COMMANDS), *(['visualize', name] for name in PICTURES)]
 WRITES = {
     'compress': 'work_dirs/tucker/retina_r34_tucker.py',
+    'export': 'work_dirs/student.pth',
     'print-config': 'expanded.py',
     'visualize': 'work_dirs/imitation_mask.png',
     **{f'visualize {name}': f'work_dirs/{name.replace("-", "_")}.png' for name in PICTURES},

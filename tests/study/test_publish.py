@@ -8,6 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from _helpers.checkpoints import Gadget
@@ -55,6 +56,14 @@ def test_bare_weights_are_published(tmp_path: Path) -> None:
     torch.save(dict(w=torch.ones(2)), tmp_path / 'bare.pth')
     publish_checkpoint(tmp_path / 'bare.pth', tmp_path / 'out.pth')
     assert load_checkpoint_file(str(tmp_path / 'out.pth'))['state_dict']['w'].tolist() == [1, 1]
+
+
+def test_classes_of_former_versions_are_published(tmp_path: Path) -> None:
+    meta = dict(CLASSES=('a', 'b'), PALETTE=np.array([[1, 2, 3], [4, 5, 6]]), epoch=3)
+    torch.save(dict(state_dict=dict(w=torch.ones(2)), meta=meta), tmp_path / 'old.pth')
+    publish_checkpoint(tmp_path / 'old.pth', tmp_path / 'out.pth')
+    wanted = dict(classes=('a', 'b'), palette=[[1, 2, 3], [4, 5, 6]])
+    assert torch.load(tmp_path / 'out.pth', weights_only=True)['meta'] == dict(dataset_meta=wanted)
 
 
 @pytest.mark.parametrize('way', ['same', 'spelled', 'symlink', 'hard link'])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from _helpers.layouts import State, authors_fgd, below, trained
 from _helpers.tiny import block, build, faster_rcnn, retinanet, run_config
 from _helpers.tiny_families import fcos
 from mmengine.config import Config, ConfigDict
@@ -21,22 +20,6 @@ from torch import Tensor, nn
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers import build_teacher, local_file, plain_state_dict
-
-State = OrderedDict
-
-
-def trained(config: dict, seed: int = 1) -> nn.Module:
-    """A model whose every weight is its own."""
-    model = MODELS.build(ConfigDict(copy.deepcopy(config)))
-    generator = torch.Generator().manual_seed(seed)
-    for value in model.state_dict().values():
-        if value.is_floating_point():
-            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-    return model
-
-
-def below(prefix: str, state: dict[str, Tensor]) -> State:
-    return State((f'{prefix}.{key}', value) for key, value in state.items())
 
 
 def load(folder: Path, content: Any, config: dict, prefix: str | None = None) -> tuple[nn.Module, str]:
@@ -257,17 +240,6 @@ def test_ema_of_mmcv_1(tmp_path: Path) -> None:
     loaded, report = load(tmp_path, dict(state_dict=State({**averages, **buffers})), retinanet())
     assert_same(loaded, averages)
     assert f', {len(buffers)} entries of the file not used' in report
-
-
-def authors_fgd(student: nn.Module, teacher: nn.Module) -> dict:
-    """A checkpoint as the authors' distiller of MMDetection 2 leaves it."""
-    state = State({**below('teacher', teacher.state_dict()), **below('student', student.state_dict())})
-    for level in range(3):
-        state[f'distill_losses.loss_fgd_fpn_{level}.conv_mask_s.weight'] = torch.ones(1, 16, 1, 1)
-        # What its hooks saw last are buffers.
-        state[f'student_neck_fpn_convs_{level}_conv'] = torch.ones(2, 16, 8 >> level, 8 >> level)
-        state[f'teacher_neck_fpn_convs_{level}_conv'] = torch.ones(2, 16, 8 >> level, 8 >> level)
-    return dict(meta=dict(mmdet_version='2.18.0', epoch=24), state_dict=state, optimizer={})
 
 
 @pytest.mark.parametrize(('depth', 'part'), [(18, 'student'), (34, 'teacher')])

@@ -220,10 +220,10 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def wide_console() -> Console:
-    """A console for tables: as wide as the terminal, 120 columns where there is none."""
+    """A console for tables: as wide as the terminal, 160 columns where there is none."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 @contextlib.contextmanager

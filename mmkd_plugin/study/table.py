@@ -126,7 +126,7 @@ def console_table(title: str, cells: Sequence[Sequence[str]], heads: Sequence[st
     """For the console."""
     table = Table(title=title, title_justify='left')
     for index, column in enumerate(heads):
-        table.add_column(column, justify='left' if index == 0 else 'right')
+        table.add_column(column, justify='left' if index == 0 else 'right', overflow='fold')
     for row in cells:
         table.add_row(*row)
     return table

@@ -12,8 +12,10 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmkd_plugin.datasets.unlabelled import IGNORED
 from mmkd_plugin.registry import DATASETS
 from mmkd_plugin.study.one_step.language import WORDS, names
+from mmkd_plugin.utilities.unlabelled import mark_unlabelled
 
 OBJECTS = 3
 """Objects in an image."""
@@ -36,6 +38,7 @@ class GeneratedImages(Dataset):
         one_size: Whether all images have the same size.
         text: Whether the classes are named, for detectors that read them.
         length: Number of images.
+        unlabelled: Whether every second image of a segmentor has no labels.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class GeneratedImages(Dataset):
         one_size: bool = False,
         text: bool = False,
         length: int = 2,
+        unlabelled: bool = False,
     ) -> None:
         self.package = package
         self.size = size
@@ -59,6 +63,7 @@ class GeneratedImages(Dataset):
         self.one_size = one_size
         self.text = text
         self.length = length
+        self.unlabelled = unlabelled
 
     def __len__(self) -> int:
         return self.length
@@ -66,7 +71,7 @@ class GeneratedImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         random = np.random.RandomState(index)
         if self.package == 'mmseg':
-            return self._segmentation(random)
+            return self._segmentation(random, labelled=not (self.unlabelled and index % 2))
         whole = self.one_size or index % 2 == 0
         height, width = (self.size, self.size) if whole else (self.size * 7 // 8, self.size * 3 // 4)
         if not self.frames:
@@ -102,11 +107,14 @@ class GeneratedImages(Dataset):
         sample.video_data_samples = [frame['data_samples'] for frame in frames]
         return dict(inputs=torch.stack([frame['inputs'] for frame in frames]), data_samples=sample)
 
-    def _segmentation(self, random: np.random.RandomState) -> dict[str, Any]:
+    def _segmentation(self, random: np.random.RandomState, labelled: bool) -> dict[str, Any]:
         from mmseg.structures import SegDataSample
 
         sample = SegDataSample(metainfo=_meta(self.size, self.size))
         labels = _label_map(random, self.size, self.size, 0, self.classes)
+        if not labelled:
+            labels.fill_(IGNORED)
+            mark_unlabelled(sample)
         sample.gt_sem_seg = PixelData(data=labels)
         sample.gt_edge_map = PixelData(data=(labels != labels.roll(1, -1)).long())
         image = torch.from_numpy(random.randint(0, 256, (3, self.size, self.size), dtype=np.uint8))
@@ -127,7 +135,8 @@ def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
     if package == 'mmseg':
         heads = cfg.model.get('decode_head', {})
         classes = (heads[-1] if isinstance(heads, list) else heads).get('num_classes', 2)
-        return dict(type='mmkd_plugin.GeneratedImages', package=package, size=size, classes=classes)
+        some = bool((cfg.get('distill') or {}).get('unlabelled'))
+        return dict(type='mmkd_plugin.GeneratedImages', package=package, size=size, classes=classes, unlabelled=some)
     counts = [node['num_classes'] for node in walk(cfg.model) if isinstance(node.get('num_classes'), int)]
     things = [node['num_things_classes'] for node in walk(cfg.model) if node.get('num_things_classes')]
     steps = list(walk(cfg.get('train_dataloader') or {}))

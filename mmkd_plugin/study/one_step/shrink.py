@@ -62,6 +62,8 @@ def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Con
         custom_hooks=[],
     )
     run.update({key: copy.deepcopy(cfg[key]) for key in ('distill', 'runner_type') if key in cfg})
+    # Images without labels are generated as well, not read from their folder.
+    (run.get('distill') or {}).pop('unlabelled', None)
     for teacher in teachers_of(run.get('distill') or {}):
         if teacher.get('teacher') is not None:
             teacher['teacher'] = _fitted(model_config(teacher['teacher']), package, size)

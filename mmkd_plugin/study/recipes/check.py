@@ -32,7 +32,7 @@ ZOO = 'mmkd_plugin::'
 SIZE = 256
 """Side of the images in pixels: two cells at the coarsest usual stride, 128."""
 
-TRIES = 3
+TRIES = 10
 """How many batches a term may take to send a gradient: what compares with the truth may be at rest in one of them."""
 
 _SMALL = ('_base_', 'coco_mini', 'bccd', 'camvid')

@@ -67,7 +67,7 @@ shipped where none is named. Each config is expanded, its student and its teache
 make them, and a step is trained on two generated images of {size} x {size} pixels: forward, backward, optimizer, and
 the discriminator where there is one. A recipe works if every term is finite and sends a gradient into the student's
 features. A term may be at rest in a batch, as the bounded regression of `Chen` is where the student is no worse than
-its teacher; it then has up to three batches to show that it works.
+its teacher; it then has up to ten batches to show that it works.
 
 No data and no weights are needed: student and teacher start from random ones. So a share of the task loss tells that a
 term is there, and little more; it is not that of a training with a real teacher. Random networks in evaluation mode

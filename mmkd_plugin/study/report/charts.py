@@ -21,7 +21,7 @@ ALONE = ('#555555', '#999999', '#333333', '#bbbbbb')
 """Of runs without a teacher."""
 _SIZE = (3.6, 2.3)
 _FAR = 100.0
-"""Values that span more than this factor are drawn on a logarithmic scale."""
+"""Values that span more than this factor get a logarithmic scale where one is of use."""
 
 
 def colours(distilled: Sequence[bool]) -> list[str]:
@@ -57,7 +57,7 @@ def thinned(points: Mapping[int, float]) -> tuple[list[float], list[float]]:
     )
 
 
-def chart(curves: Sequence[tuple[str, bool, Mapping[int, float]]], salt: str) -> str:
+def chart(curves: Sequence[tuple[str, bool, Mapping[int, float]]], salt: str, wide: bool = False) -> str:
     """Draw curves.
 
     No text of a run gets into the picture but numbers: its name stands in the page, which escapes it.
@@ -65,6 +65,7 @@ def chart(curves: Sequence[tuple[str, bool, Mapping[int, float]]], salt: str) ->
     Args:
         curves: Colour, whether the line is dashed, and values by iteration.
         salt: Tells what the picture defines apart from that of others on the page.
+        wide: Whether values that span orders of magnitude are drawn on a logarithmic scale.
 
     Returns:
         An ``<svg>`` element that refers to nothing outside of it and is as wide as its place.
@@ -72,12 +73,12 @@ def chart(curves: Sequence[tuple[str, bool, Mapping[int, float]]], salt: str) ->
     settings = {'svg.fonttype': 'none', 'svg.hashsalt': salt, 'font.size': 9, 'font.family': 'sans-serif'}
     text = io.StringIO()
     with matplotlib.rc_context(settings):
-        figure = _drawn(curves)
+        figure = _drawn(curves, wide)
         figure.savefig(text, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
     return _inline(text.getvalue())
 
 
-def _drawn(curves: Sequence[tuple[str, bool, Mapping[int, float]]]) -> Figure:
+def _drawn(curves: Sequence[tuple[str, bool, Mapping[int, float]]], wide: bool) -> Figure:
     figure = Figure(figsize=_SIZE, layout='constrained')
     axis = figure.subplots()
     for colour, dashed, points in curves:
@@ -87,7 +88,7 @@ def _drawn(curves: Sequence[tuple[str, bool, Mapping[int, float]]]) -> Figure:
         axis.plot(steps, values, color=colour, linestyle='--' if dashed else '-', lw=1.4, marker=marker, ms=3)
     numbers = [value for _, _, points in curves for value in points.values()]
     positive = all(math.isfinite(value) and value > 0 for value in numbers)
-    if numbers and positive and max(numbers) > _FAR * min(numbers):
+    if wide and numbers and positive and max(numbers) > _FAR * min(numbers):
         axis.set_yscale('log')
     axis.set_xlabel('iteration')
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -15,6 +15,7 @@ _EPOCH = re.compile(r'Epoch\(train\)\s+\[\s*\d+\]\[\s*\d+/\s*(\d+)\]')
 _CHECKS = ('Distillation at ', 'discriminators')
 _NOT_METRICS = ('time', 'data_time', 'step', 'iter', 'epoch')
 _LONGEST_CHECK = 400
+_BRACKETS = 5000
 
 
 @dataclasses.dataclass
@@ -173,8 +174,22 @@ def _add(logged: Logged, records: list[dict[str, Any]], places: _Places) -> None
         for name, value in record.items():
             number = _number(value)
             skipped = _NOT_METRICS if values is logged.metrics else _NOT_METRICS[2:]
-            if number is not None and name not in skipped:
+            # COCO's tool gives -1 where there is nothing to measure, such as no large object.
+            absent = values is logged.metrics and name.startswith('coco/') and number == -1
+            if number is not None and name not in skipped and not absent:
                 values.setdefault(name, {})[step] = number
+
+
+def parsed(text: str) -> Any:
+    """What a text of JSON says, None where it is none."""
+    # Python's own reader fills the stack, and ends the process, on brackets within brackets where some package has
+    # raised the limit of recursion, as yapf does.
+    if text.count('[') + text.count('{') > _BRACKETS:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _records(file: Path) -> tuple[list[dict[str, Any]], int]:
@@ -182,10 +197,7 @@ def _records(file: Path) -> tuple[list[dict[str, Any]], int]:
     records, broken = [], 0
     with file.open(encoding='utf-8', errors='replace') as lines:
         for line in lines:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
+            record = parsed(line)
             if isinstance(record, dict) and _number(record.get('step')) is not None:
                 records.append(record)
             elif line.strip():

@@ -56,9 +56,7 @@ def report_page(runs: Sequence[Run], build: bool, say: Callable[[str], object]) 
     found_pictures, picture_notes = pictures(*_picture_files(runs))
     built = _build(runs, say) if build else {}
     return template.render(
-        title='Distillation of ' + ', '.join(run.name for run in runs if run.distilled)
-        if any(run.distilled for run in runs)
-        else 'Training of ' + ', '.join(run.name for run in runs),
+        title=_title(runs),
         period=_period(runs),
         version=__version__,
         sections=SECTIONS,
@@ -105,7 +103,7 @@ def _groups(runs: Sequence[Run], shown: Sequence[str]) -> list[dict[str, Any]]:
                 for run, colour in zip(runs, shown)
                 if name in getattr(run.logged, kind)
             ]
-            charts.append(dict(name=name, svg=chart(curves, f'{kind} {name}')))
+            charts.append(dict(name=name, svg=chart(curves, f'{kind} {name}', wide=kind == 'scalars')))
         left_out = wanted[CHARTS:]
         if left_out:
             empty = f'{len(left_out)} more are not drawn, from {left_out[0]} on; their numbers stand below.'
@@ -159,6 +157,13 @@ def _config(run: Run, built: Any) -> dict[str, str]:
         expanded=expanded,
         reason=reason,
     )
+
+
+def _title(runs: Sequence[Run]) -> str:
+    distilled, alone = ([run.name for run in runs if run.distilled is kind] for kind in (True, False))
+    if not distilled:
+        return f'Training of {", ".join(alone)}'
+    return f'Distillation of {", ".join(distilled)}' + (f', beside {", ".join(alone)}' if alone else '')
 
 
 def _period(runs: Sequence[Run]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.study.report.logs import Logged, read_logs, scalar_files
+from mmkd_plugin.study.report.logs import Logged, parsed, read_logs, scalar_files
 from mmkd_plugin.study.report.written import written_config
 
 MAIN = ('coco/bbox_mAP', 'mIoU', 'pascal_voc/mAP')
@@ -160,8 +159,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _results(file: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError):
+        entries = parsed(file.read_text(encoding='utf-8', errors='replace'))
+    except OSError:
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 

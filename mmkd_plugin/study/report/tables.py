@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Dict, List, Tuple
 
 from mmkd_plugin.study.report.charts import POINTS
@@ -22,24 +22,23 @@ def run_table(runs: Sequence[Run]) -> Table:
     metrics = metric_names(runs)[:1]
     alone = [run for run in runs if not run.distilled]
     gains = bool(metrics and alone and len(alone) < len(runs))
-    heads = ['run', 'teacher', 'begun', 'starts', 'iterations']
+    heads = ['run', 'teacher']
     for metric in metrics:
-        heads += [metric, 'at iteration', 'best', 'at iteration']
-    table = [(*heads, *(['over the undistilled', 'at iteration'] if gains else []))]
+        heads += [metric, 'at iteration', *(['over the undistilled', 'there at'] if gains else []), 'best', 'best at']
+    table: Table = [(*heads, 'iterations', 'begun', 'starts')]
     for run in runs:
         logged = run.logged
-        row = [run.name, 'yes' if run.distilled else 'no', logged.first or '-']
-        row += [str(logged.starts), f'{logged.iterations:,}']
+        row = [run.name, 'yes' if run.distilled else 'no']
         for metric in metrics:
             points = logged.metrics.get(metric, {})
             finite = [step for step in points if math.isfinite(points[step])]
             best = max(finite, key=lambda step: points[step], default=None)
-            for step in (max(points, default=None), best):
-                row += ['-', '-'] if step is None else [number(points[step]), f'{step:,}']
-        if gains:
-            difference = gain(run, alone, metrics[0]) if run.distilled else None
-            row += ['-', '-'] if difference is None else [f'{difference[1]:+.4g}', f'{difference[0]:,}']
-        table.append(tuple(row))
+            row += _value_at(points, max(points, default=None))
+            if gains:
+                difference = gain(run, alone, metric) if run.distilled else None
+                row += ['-', '-'] if difference is None else [f'{difference[1]:+.4g}', f'{difference[0]:,}']
+            row += _value_at(points, best)
+        table.append((*row, f'{logged.iterations:,}', logged.first or '-', str(logged.starts)))
     return table
 
 
@@ -74,7 +73,7 @@ def notes(runs: Sequence[Run]) -> list[str]:
 
 def number_table(runs: Sequence[Run]) -> Table:
     """First, last, least and greatest value of everything that is drawn, of all lines of the log."""
-    table = [('name', 'run', 'lines', 'first', 'last', 'least', 'greatest')]
+    table: Table = [('name', 'run', 'lines', 'first', 'last', 'least', 'greatest')]
     for kind in ('metrics', 'scalars'):
         names = metric_names(runs) if kind == 'metrics' else dict.fromkeys(n for r in runs for n in r.logged.scalars)
         for name in names:
@@ -90,7 +89,7 @@ def number_table(runs: Sequence[Run]) -> Table:
 
 def model_table(runs: Sequence[Run], built: Built) -> Table:
     """Parameters and operations of students and teachers, built here or as a comparison has counted them."""
-    table = [('run', 'model', 'class', 'parameters', 'FLOPs', 'image')]
+    table: Table = [('run', 'model', 'class', 'parameters', 'FLOPs', 'image')]
     for run in runs:
         sizes = built[run.name][0] if run.name in built else []
         for size in sizes:
@@ -127,9 +126,10 @@ def time_table(runs: Sequence[Run]) -> Table:
     alone = next((run for run in runs if not run.distilled), None)
     base = alone.seconds_per_step if alone else None
     compared = any(run.compared for run in runs)
-    heads = ('run', 'seconds per step', 'to the undistilled', 'of it waiting for data', 'peak memory, MB')
-    heads += ('seconds per validation batch', 'images of it')
-    table = [(*heads, *(('time per image, to the student alone',) if compared else ()))]
+    heads = ['run', 'seconds per step', 'to the undistilled', 'of it waiting for data', 'peak memory, MB']
+    heads += ['seconds per validation batch', 'images of it']
+    heads += ['time per image, to the student alone'] if compared else []
+    table: Table = [tuple(heads)]
     for run in runs:
         seconds = run.seconds_per_step
         ratio = seconds / base if seconds is not None and base and run is not alone else None
@@ -165,6 +165,10 @@ def time_notes(runs: Sequence[Run]) -> list[str]:
 def number(value: float) -> str:
     """A number as it is shown."""
     return f'{value:.5g}'
+
+
+def _value_at(points: Mapping[int, float], step: int | None) -> list[str]:
+    return ['-', '-'] if step is None else [number(points[step]), f'{step:,}']
 
 
 def _batch(run: Run) -> str:

@@ -98,6 +98,12 @@ def test_validation_that_was_made_again_is_the_later_one(tmp_path: Path) -> None
     assert read_logs(tmp_path).metrics['mIoU'] == {40: 0.2}
 
 
+def test_what_coco_cannot_measure_is_no_number(tmp_path: Path) -> None:
+    values = {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_l': -1.0}
+    logged = read_logs(start(tmp_path, '20260101_000000', [training(20, loss=1.0), validation(**values)]))
+    assert logged.metrics == {'coco/bbox_mAP': {20: 0.1}}
+
+
 def test_self_check_and_times_of_the_log(tmp_path: Path) -> None:
     table = 'Distillation at the first step, iteration 1\nteacher weights: all\n┏━━┓\n└──┘\n'
     log = ['begin', table, 'Iter(train) [10/100]', 'Distillation at iteration 101\nlevels', 'discriminators\nD', 'end']

@@ -18,9 +18,9 @@ def training(step: int, **values: Any) -> dict[str, Any]:
     return dict(lr=0.01, data_time=0.125, time=0.5, **values, iter=step, step=step)
 
 
-def validation(step: int = 0, **values: Any) -> dict[str, Any]:
+def validation(of_epoch: int = 0, **values: Any) -> dict[str, Any]:
     """A line of a validation; of runs by iteration MMEngine writes step 0."""
-    return dict(**values, data_time=0.01, time=0.25, step=step)
+    return dict(**values, data_time=0.01, time=0.25, step=of_epoch)
 
 
 def start(

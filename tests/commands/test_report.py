@@ -104,11 +104,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     start(root / 'resumed', TIME, [*lines[:3], '{"loss": 1.0, "lo'], dict(config, distill=block()))
     more = [training(6, loss=0.5, loss_cls=0.25, **{'distill.loss_fgd': 0.125}), validation(mIoU=0.75)]
     start(root / 'resumed', '20260102_000000', more, dict(config, distill=block()))
-    evil = {f'distill.loss_{EVIL}': 1.0, 'distill.--><img src=x onerror=alert(1)>$x_{': 2.0}
+    evil: Any = {
+        f'distill.loss_{EVIL}': 1.0,
+        'distill.--><img src=x onerror=alert(1)>$x_{': 2.0,
+        'distill.loss_' + 300 * 'x': 3.0,
+    }
     # Values that cannot be read as literals stand in the page as they are.
     text = f'from os import system\nx = "{EVIL}</pre>"\n'
     check = f'Distillation at the first step, iteration 1\n{EVIL}</pre>'
-    start(root / EVIL.replace('/', '-'), TIME, [training(1, **evil), validation(**{EVIL: 0.5})], text, [check])
+    start(root / EVIL.replace('/', '-'), TIME, [training(1, **evil), validation(0, **{EVIL: 0.5})], text, [check])
     return {path.name: path for path in root.iterdir()}
 
 
@@ -142,10 +146,10 @@ def test_numbers_are_those_of_the_logs(page: Page, folders: dict[str, Path]) -> 
 
 def test_metrics_stand_beside_the_undistilled_run(page: Page) -> None:
     rows = {row['run']: row for row in page.table('over the undistilled')}
-    assert rows['alone']['mIoU'] == '0.4'
+    assert rows['alone']['mIoU'] == rows['alone']['best'] == '0.4 at 8'
     assert rows['alone']['over the undistilled'] == '-'
     # At iteration 6, where both were validated: 0.75 instead of 0.3.
-    assert rows['resumed']['over the undistilled'] == '+0.45'
+    assert rows['resumed']['over the undistilled'] == '+0.45 at 6'
     assert rows['resumed']['starts'] == '2'
     assert [rows[name]['teacher'] for name in ('real', 'alone', 'resumed')] == ['yes', 'no', 'yes']
     assert 'resumed: 1 line of its logs is cut off or damaged' in page.text

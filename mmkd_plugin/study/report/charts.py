@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def chart(curves: Sequence[tuple[str, bool, Mapping[int, float]]], salt: str, wi
     Returns:
         An ``<svg>`` element that refers to nothing outside of it and is as wide as its place.
     """
-    settings = {'svg.fonttype': 'none', 'svg.hashsalt': salt, 'font.size': 9, 'font.family': 'sans-serif'}
+    settings: Any = {'svg.fonttype': 'none', 'svg.hashsalt': salt, 'font.size': 9, 'text.usetex': False}
     text = io.StringIO()
     with matplotlib.rc_context(settings):
         figure = _drawn(curves, wide)

@@ -24,7 +24,7 @@ def run_table(runs: Sequence[Run]) -> Table:
     gains = bool(metrics and alone and len(alone) < len(runs))
     heads = ['run', 'teacher']
     for metric in metrics:
-        heads += [metric, 'at iteration', *(['over the undistilled', 'there at'] if gains else []), 'best', 'best at']
+        heads += [metric, *(['over the undistilled'] if gains else []), 'best']
     table: Table = [(*heads, 'iterations', 'begun', 'starts')]
     for run in runs:
         logged = run.logged
@@ -33,11 +33,11 @@ def run_table(runs: Sequence[Run]) -> Table:
             points = logged.metrics.get(metric, {})
             finite = [step for step in points if math.isfinite(points[step])]
             best = max(finite, key=lambda step: points[step], default=None)
-            row += _value_at(points, max(points, default=None))
+            row.append(_value_at(points, max(points, default=None)))
             if gains:
                 difference = gain(run, alone, metric) if run.distilled else None
-                row += ['-', '-'] if difference is None else [f'{difference[1]:+.4g}', f'{difference[0]:,}']
-            row += _value_at(points, best)
+                row.append('-' if difference is None else f'{difference[1]:+.4g} at {difference[0]:,}')
+            row.append(_value_at(points, best))
         table.append((*row, f'{logged.iterations:,}', logged.first or '-', str(logged.starts)))
     return table
 
@@ -167,8 +167,8 @@ def number(value: float) -> str:
     return f'{value:.5g}'
 
 
-def _value_at(points: Mapping[int, float], step: int | None) -> list[str]:
-    return ['-', '-'] if step is None else [number(points[step]), f'{step:,}']
+def _value_at(points: Mapping[int, float], step: int | None) -> str:
+    return '-' if step is None else f'{number(points[step])} at {step:,}'
 
 
 def _batch(run: Run) -> str:

@@ -37,7 +37,7 @@ def test_of_each_drawing_the_last_is_taken(tmp_path: Path) -> None:
 def test_picture_is_whole(tmp_path: Path) -> None:
     found, said = pictures([('run', save(tmp_path / 'a.png', noise=True))])
     assert not said
-    assert np.array_equal(opened(found[0].address), Image.open(tmp_path / 'a.png'))
+    assert np.array_equal(np.asarray(opened(found[0].address)), np.asarray(Image.open(tmp_path / 'a.png')))
 
 
 def test_large_picture_is_made_smaller(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from _helpers.work_folders import CONFIG, start, training, validation
 
@@ -29,7 +30,7 @@ def test_start_without_a_step_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_damaged_lines_are_left_out(tmp_path: Path) -> None:
-    lines = [
+    lines: list[Any] = [
         training(10, loss=1.0),
         '{"loss": 2.0, "iter": 20, "st',
         '[' * 100000,
@@ -99,7 +100,7 @@ def test_validation_that_was_made_again_is_the_later_one(tmp_path: Path) -> None
 
 
 def test_what_coco_cannot_measure_is_no_number(tmp_path: Path) -> None:
-    values = {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_l': -1.0}
+    values: Any = {'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_l': -1.0}
     logged = read_logs(start(tmp_path, '20260101_000000', [training(20, loss=1.0), validation(**values)]))
     assert logged.metrics == {'coco/bbox_mAP': {20: 0.1}}
 

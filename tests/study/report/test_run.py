@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _helpers.work_folders import start, training, validation
@@ -59,7 +60,9 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
 
 def test_run_is_distilled_by_its_block_or_by_its_terms(tmp_path: Path) -> None:
     line = [training(10, loss=1.0)]
-    configs = dict(block=dict(distill=dict(methods=dict(fgd=dict()))), off=dict(distill=dict(methods=dict())), none={})
+    configs: Any = dict(
+        block=dict(distill=dict(methods=dict(fgd=dict()))), off=dict(distill=dict(methods=dict())), none={}
+    )
     folders = [start(tmp_path / name, TIME, line, config) for name, config in configs.items()]
     folders.append(start(tmp_path / 'terms', TIME, [training(10, **{'distill.loss_x': 1.0})], {}))
     assert [run.distilled for run in find_runs(folders)] == [True, False, False, True]
@@ -79,7 +82,7 @@ def test_gain_is_that_at_the_last_common_validation(tmp_path: Path) -> None:
 
 
 def test_main_metric_comes_first(tmp_path: Path) -> None:
-    values = {'coco/bbox_mAP_50': 0.2, 'a': 0.3, 'coco/bbox_mAP': 0.1}
+    values: Any = {'coco/bbox_mAP_50': 0.2, 'a': 0.3, 'coco/bbox_mAP': 0.1}
     runs = find_runs([start(tmp_path / 'run', TIME, [training(10), validation(**values)])])
     assert metric_names(runs) == ['coco/bbox_mAP', 'coco/bbox_mAP_50', 'a']
 

@@ -60,8 +60,8 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
 
 def test_run_is_distilled_by_its_block_or_by_its_terms(tmp_path: Path) -> None:
     line = [training(10, loss=1.0)]
-    on, off = (dict(distill=dict(methods=methods)) for methods in (dict(fgd=dict()), dict()))
-    configs: Any = dict(block=on, off=off, none={})
+    on: Any = dict(distill=dict(methods=dict(fgd={})))
+    configs: Any = dict(block=on, off=dict(distill=dict(methods={})), none={})
     folders = [start(tmp_path / name, TIME, line, config) for name, config in configs.items()]
     folders.append(start(tmp_path / 'terms', TIME, [training(10, **{'distill.loss_x': 1.0})], {}))
     assert [run.distilled for run in find_runs(folders)] == [True, False, False, True]

@@ -38,7 +38,7 @@ def outputs_of(model: BaseModel) -> tuple[str, list[Tensor]]:
     for name, run in ways.items():
         try:
             with isolated_rng():
-                found = list(tensors_of(_nested(run(model.data_preprocessor(_item(model), False)))))
+                found = list(tensors_of(_nested(run(model.data_preprocessor(made_up_item(model), False)))))
         except Exception:  # a model of any zoo may ask for more than an image
             continue
         if any(tensor.numel() for tensor in found):
@@ -47,9 +47,14 @@ def outputs_of(model: BaseModel) -> tuple[str, list[Tensor]]:
     return ran, tensors
 
 
-def _item(model: BaseModel) -> dict[str, Any]:
-    """One item of a data set, collated."""
-    height, width = getattr(model.data_preprocessor, 'size', None) or (SIDE, SIDE)
+def made_up_item(model: BaseModel, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """One item of a data set, an image of noise, collated.
+
+    Args:
+        model: The stock model that it is for.
+        size: Height and width; by default what the model's preprocessor asks for, or :data:`SIDE`.
+    """
+    height, width = size or getattr(model.data_preprocessor, 'size', None) or (SIDE, SIDE)
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
     meta = dict(img_id=0, img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0), flip=False)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from _helpers.breaking import broken_run
 from _helpers.tiny import build
+from _helpers.work_folders import start, training
 from mmengine.config import Config
 
 pytest.importorskip('mmdet')
@@ -26,6 +27,7 @@ WRITES = {
     'compress': 'work_dirs/tucker/retina_r34_tucker.py',
     'export': 'work_dirs/student.pth',
     'print-config': 'expanded.py',
+    'report': 'work_dirs/report.html',
     'visualize': 'work_dirs/imitation_mask.png',
     **{f'visualize {name}': f'work_dirs/{name.replace("-", "_")}.png' for name in PICTURES},
 }
@@ -33,13 +35,15 @@ WRITES = {
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data set, the checkpoint and the kept step that the examples name."""
+    """A folder with the data set, the checkpoint, the logs and the kept step that the examples name."""
     folder = tmp_path_factory.mktemp('examples')
     ensure_coco_mini(folder / 'data/coco_mini', MiniSettings(train=4, val=2), report=lambda line: None)
     student = build_model(Config.fromfile(ROOT / 'configs/coco_mini/pspnet_r18.py'))
     with pytest.raises(DistillError):
         build(broken_run(folder / 'work_dirs/my_run', 'nan', 1)).train()
     (folder / 'work_dirs/my_run/fault_iter_1').rename(folder / 'work_dirs/my_run/fault_iter_120')
+    for name in ('distilled', 'alone'):
+        start(folder / 'work_dirs' / name, '20260101_000000', [training(10, loss=1.0)])
     torch.save(dict(state_dict=student.state_dict()), folder / 'distilled.pth')
     return folder
 

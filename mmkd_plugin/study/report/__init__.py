@@ -1,0 +1,1 @@
+"""One page about finished or running trainings, from what lies in their work folders."""

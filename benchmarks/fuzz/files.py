@@ -110,7 +110,7 @@ WEIGHTS: dict[str, tuple[str, Callable[[Path, Path, random.Random], Any]]] = {
     'nan': (WRONG, _weights(lambda value: value * float('nan') if value.is_floating_point() else value)),
     'one number that is not finite': (WRONG, _single_nan),
     'other shapes': (WRONG, _weights(lambda value: value[:1] if value.dim() else value)),
-    'other names': (WRONG, _renamed(lambda name: f'net.{name}')),
+    'other names': (WRONG, _renamed(lambda name: f'net_{name}')),
     'text for weights': (WRONG, _weights(str)),
     'half precision': (FINE, _weights(lambda value: value.half() if value.is_floating_point() else value)),
     'module.': (FINE, _renamed(lambda name: f'module.{name}')),

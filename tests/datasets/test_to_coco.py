@@ -123,7 +123,7 @@ def test_configs_read_what_is_written(tmp_path, monkeypatch, named):
     convert_kitti(kitti(Path('data/kitti')), Path('data/kitti/annotations'))
     convert_ilsvrc_det(ilsvrc(Path('data/ILSVRC')), Path('data/ILSVRC/annotations'), names if named else None)
     for data, classes, label in (
-        ('kitti', ('Car', 'Pedestrian', 'Cyclist'), 0),
+        ('kitti_600', ('Car', 'Pedestrian', 'Cyclist'), 0),
         ('ilsvrc_det', ('accordion', 'air plane') if named else ('n01', 'n02'), 1),
     ):
         config = Config.fromfile(ROOT / f'configs/_base_/datasets/{data}.py')

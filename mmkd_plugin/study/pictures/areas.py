@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmkd_plugin.methods import FGD
 from mmkd_plugin.study.pictures.canvas import save
-from mmkd_plugin.study.pictures.training_image import in_a_step, training_item
+from mmkd_plugin.study.pictures.training_image import in_a_step, training_item, with_one_method
 from mmkd_plugin.views.areas import area_levels, areas_figure
 
 _RECIPES = (
@@ -33,4 +33,6 @@ def areas_picture(config: Config, index: int, out: Path) -> Path:
     Raises:
         DistillError: If the block has no FGD, or the data no such image.
     """
-    return save(areas_figure(*in_a_step(config, training_item(config, index), FGD, _RECIPES, area_levels)), out)
+    # What the block lacks is said before any data is read.
+    expanded = with_one_method(config, FGD, _RECIPES)
+    return save(areas_figure(*in_a_step(expanded, training_item(config, index), area_levels)), out)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mmkd_plugin.methods import FGI
 from mmkd_plugin.study.pictures.canvas import save
-from mmkd_plugin.study.pictures.training_image import in_a_step, training_item
+from mmkd_plugin.study.pictures.training_image import in_a_step, training_item, with_one_method
 from mmkd_plugin.views.cells import Level, cell_levels, cells_figure
 
 _RECIPES = (
@@ -33,7 +33,9 @@ def imitation_picture(config: Config, index: int, out: Path) -> Path:
     Raises:
         DistillError: If the block has no FGI, or the data no such image.
     """
-    return save(cells_figure(*in_a_step(config, training_item(config, index), FGI, _RECIPES, cell_levels)), out)
+    # What the block lacks is said before any data is read.
+    expanded = with_one_method(config, FGI, _RECIPES)
+    return save(cells_figure(*in_a_step(expanded, training_item(config, index), cell_levels)), out)
 
 
 def imitation_levels(config: Config, item: dict) -> list[Level]:
@@ -46,4 +48,4 @@ def imitation_levels(config: Config, item: dict) -> list[Level]:
     Raises:
         DistillError: If the block has no FGI.
     """
-    return in_a_step(config, item, FGI, _RECIPES, cell_levels)[2]
+    return in_a_step(with_one_method(config, FGI, _RECIPES), item, cell_levels)[2]

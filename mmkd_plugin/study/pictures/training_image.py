@@ -56,25 +56,18 @@ def dataset_of(config: Config, loader: str, index: int) -> Any:
     return dataset
 
 
-def in_a_step(
-    config: Config, item: dict, kind: type[Method], recipes: str, look: Callable[[Distiller], Seen]
-) -> tuple[np.ndarray, Tensor, Seen]:
-    """Run a training step on one image, with one method and an untrained teacher.
+def in_a_step(expanded: Config, item: dict, look: Callable[[Distiller], Seen]) -> tuple[np.ndarray, Tensor, Seen]:
+    """Run a training step on one image.
 
     Args:
-        config: With the method in its ``distill`` block.
+        expanded: What :func:`with_one_method` gave.
         item: The image, as the training data gives it.
-        kind: The method.
-        recipes: What to inherit where the block lacks it, for messages.
         look: Called with the distiller while it holds the records of the step.
 
     Returns:
         The image as the network sees it, its boxes, and what ``look`` gave.
-
-    Raises:
-        DistillError: If the block has no such method.
     """
-    algorithm = ROOT_MODELS.build(_alone(config, kind, recipes).model)
+    algorithm = ROOT_MODELS.build(expanded.model)
     seen: list[Seen] = []
     algorithm.step_observers.append(lambda algorithm, losses: seen.append(look(algorithm.distiller)))
     # In evaluation mode one image is enough for batch norm.
@@ -87,8 +80,17 @@ def in_a_step(
     return image, getattr(truth, 'tensor', truth), seen[0]
 
 
-def _alone(config: Config, kind: type[Method], recipes: str) -> Config:
-    """The expanded config of a block with one method and an untrained teacher."""
+def with_one_method(config: Config, kind: type[Method], recipes: str) -> Config:
+    """The expanded config of a block with one method and an untrained teacher.
+
+    Args:
+        config: With the method in its ``distill`` block.
+        kind: The method.
+        recipes: What to inherit where the block lacks it, for messages.
+
+    Raises:
+        DistillError: If the block has no such method.
+    """
     cfg = Config(dict(config.to_dict()))
     methods = (cfg.get('distill') or {}).get('methods') or {}
     names = [

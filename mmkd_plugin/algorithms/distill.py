@@ -22,6 +22,7 @@ from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 from mmkd_plugin.teachers import FrozenTeacher, LoadedTeacher, build_teacher
+from mmkd_plugin.teachers.cache import CachedSource, CachedTeacher
 from mmkd_plugin.utilities.rng import isolated_rng
 from mmkd_plugin.utilities.text import without_prefix
 
@@ -103,34 +104,41 @@ class DistillAlgorithm(BaseAlgorithm):
         }
         self.teachers = {name: self._freeze(**options) for name, options in teachers.items()}
         self.distiller.prepare_from_student(self.architecture)
-        self.distiller.prepare_from_teachers({name: item.model for name, item in self.teachers.items()})
+        # One whose records are kept is not built yet.
+        models = {name: item.model if isinstance(item, FrozenTeacher) else None for name, item in self.teachers.items()}
+        self.distiller.prepare_from_teachers(models)
         for name, frozen in self.teachers.items():
             frozen.watch(self.distiller.recorders_of(name))
+            if isinstance(frozen, CachedTeacher):
+                frozen.open(self.distiller.reads_of(name), self.distiller.teacher_records_needed())
         self.step_observers: list[StepObserver] = []
         self.shared_features: list[Tensor] = []
         self._register_load_state_dict_pre_hook(self._read_student_keys)
 
     def _freeze(
         self,
-        teacher: dict | nn.Module | LoadedTeacher,
+        teacher: dict | nn.Module | LoadedTeacher | CachedSource,
         teacher_ckpt: str | None = None,
         trust_checkpoint: bool = False,
         same_classes: bool = False,
         teacher_scale: float = 1.0,
         teacher_prefix: str | None = None,
-    ) -> FrozenTeacher:
-        """Build one teacher."""
+    ) -> FrozenTeacher | CachedTeacher:
+        """Build one teacher, or what stands in its place until a record is missing."""
+        if isinstance(teacher, CachedSource):
+            freeze: Any = functools.partial(self._freeze, same_classes=same_classes, teacher_scale=teacher_scale)
+            return CachedTeacher(teacher, freeze, teacher_scale, same_classes)
         if not isinstance(teacher, LoadedTeacher):
             teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint, teacher_prefix)
         keep_outputs(teacher.model)
         return FrozenTeacher(teacher, self.data_preprocessor, teacher_scale, same_classes)
 
     @property
-    def teacher(self) -> FrozenTeacher:
+    def teacher(self) -> FrozenTeacher | CachedTeacher:
         """The teacher, or the first one where there are several."""
         return next(iter(self.teachers.values()))
 
-    def inherited_teacher(self) -> FrozenTeacher | None:
+    def inherited_teacher(self) -> FrozenTeacher | CachedTeacher | None:
         """The teacher whose neck and heads the student starts from, None for none."""
         if not self.inherit:
             return None

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Union
 
 from typing_extensions import Annotated
 
+from mmkd_plugin.block.teacher_cache import CacheBlock, parse_cache
 from mmkd_plugin.block.unlabelled import UnlabelledBlock
 from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
@@ -66,6 +67,8 @@ class WrittenBlock(TeacherKeys):
         self_check: Whether the first step prints its table and stops the run on a fault.
         share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
             that has no ``share`` of its own gets an equal part.
+        teacher_cache: Whether the teacher's records are kept on the disk and read instead of running it, for pipelines
+            that give the same image each time up to a flip; a dict has keys of its own.
     """
 
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -74,6 +77,7 @@ class WrittenBlock(TeacherKeys):
     unlabelled: Optional[Dict[str, Any]] = None
     self_check: bool = True
     share: Positive = 3.0
+    teacher_cache: Union[bool, Dict[str, Any]] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,7 @@ class DistillBlock:
         inherit: Whether the student's neck and heads start from a teacher's weights, or the name of that teacher.
         unlabelled: Images without labels that join each batch, None for none.
         self_check: Whether the first step prints its table and stops the run on a fault.
+        teacher_cache: How the teachers' records are kept on the disk, None for not at all.
     """
 
     teachers: Dict[str, TeacherBlock]
@@ -93,6 +98,7 @@ class DistillBlock:
     inherit: Union[bool, str] = False
     unlabelled: Optional[UnlabelledBlock] = None
     self_check: bool = True
+    teacher_cache: Optional[CacheBlock] = None
 
     @classmethod
     def parse(cls, values: Dict[str, Any]) -> DistillBlock:
@@ -135,7 +141,8 @@ class DistillBlock:
             unlabelled = from_dict(UnlabelledBlock, written.unlabelled, 'distill.unlabelled')
             for name, method in active.items():
                 method.check_unlabelled(f'distill.methods.{name}')
-        return cls(teachers, active, written.inherit, unlabelled, written.self_check)
+        cache = parse_cache(written.teacher_cache, 'distill.teacher_cache')
+        return cls(teachers, active, written.inherit, unlabelled, written.self_check, cache)
 
     @staticmethod
     def default_share() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Union
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -17,21 +17,22 @@ from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods import Parts
-from mmkd_plugin.probe.models import ModelPair, probe
+from mmkd_plugin.methods import Method, Parts
+from mmkd_plugin.probe.models import ModelPair, ModelTaps, probe
+from mmkd_plugin.registry import TASK_UTILS
 from mmkd_plugin.teachers import build_teacher, model_config
 from mmkd_plugin.utilities.rng import isolated_rng
 
 
 def expand_block(
-    block: DistillBlock, student: nn.Module, teachers: Dict[str, nn.Module], sources: Dict[str, Any]
+    block: DistillBlock, student: nn.Module, teachers: Mapping[str, Union[nn.Module, ModelTaps]], sources: Dict[str, Any]
 ) -> Dict[str, Any]:
     """Write what the block's methods are for built models.
 
     Args:
         block: The checked block.
         student: The student.
-        teachers: The built teachers by name, those of :meth:`DistillBlock.used_teachers`.
+        teachers: The built teachers by name, those of :meth:`DistillBlock.used_teachers`, or what is known of them.
         sources: What the algorithm gets as its teachers: their configs, or the loaded teachers.
 
     Returns:
@@ -51,11 +52,15 @@ def expand_block(
     for name, teacher in teachers.items():
         settings = block.teachers[name]
         scale = settings.teacher_scale
-        models = ModelPair(taps, probe(teacher, 'teacher').seen_at(scale), scale)
+        of_model = teacher if isinstance(teacher, ModelTaps) else probe(teacher, 'teacher')
+        models = ModelPair(taps, of_model.seen_at(scale), scale)
         of_teacher = Parts()
         for key, method in block.methods.items():
             if method.teacher == name:
-                of_teacher.merge(method.expand_scheduled(key, models))
+                expanded = method.expand_scheduled(key, models)
+                if block.teacher_cache is not None:
+                    _require_kept(key, method, expanded)
+                of_teacher.merge(expanded)
         options[name] = dict(
             teacher=sources[name], teacher_ckpt=settings.teacher_ckpt, trust_checkpoint=settings.trust_checkpoint
         )
@@ -67,6 +72,20 @@ def expand_block(
             options[name]['teacher_scale'] = scale
         parts.merge(of_teacher.of_teacher(name))
     return dict(teachers=options, distiller=parts.distiller(), inherit=block.inherit, **parts.options())
+
+
+def _require_kept(name: str, method: Method, parts: Parts) -> None:
+    """Refuse a method whose records of the teacher depend on more than the image."""
+    for recorder in parts.teacher_recorders.values():
+        kind = recorder['type']
+        # As MMRazor completes the names of its recorders.
+        if not hasattr(TASK_UTILS.get(f'{kind}Recorder'), 'restore'):
+            what = f'{kind.split(".")[-1]} of its {recorder.get("source") or "inputs"}'
+            raise DistillError(
+                f'"distill.methods.{name}" ({type(method).__name__}) asks the teacher for {what}, which depend on what '
+                'the student proposes in each step and cannot be kept; set distill.teacher_cache=False, or leave the '
+                'method out.'
+            )
 
 
 def required_hooks(adversaries: bool, self_check: bool) -> List[Dict[str, Any]]:

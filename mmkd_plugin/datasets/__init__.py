@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from mmkd_plugin.datasets.blur import RandomGaussianBlur
 from mmkd_plugin.datasets.coco_mini import COCO_MINI_CLASSES, COCO_MINI_PALETTE, ensure_coco_mini
+from mmkd_plugin.datasets.record_key import RecordKey
 from mmkd_plugin.datasets.unlabelled import MixedBatchSampler, MixedDataset, NoLabels, UnlabelledImages
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'MixedDataset',
     'NoLabels',
     'RandomGaussianBlur',
+    'RecordKey',
     'UnlabelledImages',
     'ensure_coco_mini',
 ]

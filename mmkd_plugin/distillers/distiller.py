@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable, Dict, List
 
 import torch
@@ -92,11 +92,12 @@ class Distiller(ConfigurableDistiller):
             if hasattr(part, 'init_weights'):
                 part.init_weights()
 
-    def prepare_from_teachers(self, models: dict[str, nn.Module]) -> None:
+    def prepare_from_teachers(self, models: Mapping[str, nn.Module | None]) -> None:
         """Initialise each teacher's recorders; those that evaluate the student's samples learn where these lie.
 
         Args:
-            models: The teachers by name.
+            models: The teachers by name; the recorders of one that is not there yet are initialised by whoever builds
+                it.
 
         Raises:
             DistillError: If a recorder names a teacher that does not exist.
@@ -107,7 +108,8 @@ class Distiller(ConfigurableDistiller):
             teacher = str(self.teacher_of[name])
             if teacher not in models:
                 raise DistillError(f'The recorder "{name}" is of teacher "{teacher}": {nearest(teacher, models)}')
-            recorder.initialize(models[teacher])
+            if models[teacher] is not None:
+                recorder.initialize(models[teacher])
             if hasattr(recorder, 'follow'):
                 recorder.follow(self.student_recorders)
 
@@ -115,6 +117,14 @@ class Distiller(ConfigurableDistiller):
         """The recorders of one teacher by name."""
         recorders = self.teacher_recorders.recorders
         return {name: recorders[name] for name, owner in self.teacher_of.items() if owner == teacher}
+
+    def reads_of(self, teacher: str) -> dict[str, list[tuple[int, Any]]]:
+        """Which records of one teacher's recorders the losses read: the number of each, and the element of it."""
+        found: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.recorders_of(teacher)}
+        for record in self._records(from_student=False):
+            if record['recorder'] in found:
+                found[record['recorder']].append((record.get('record_idx', 0), record.get('data_idx')))
+        return found
 
     def active_losses(self) -> list[str]:
         """The losses that have a weight at this point of the run."""

@@ -239,4 +239,4 @@ def _shape(record: object) -> str:
         return ', '.join(_shape(item) for item in record)
     if isinstance(record, dict):
         return ', '.join(f'{name} {_shape(item)}' for name, item in record.items())
-    return type(record).__name__
+    return '-' if record is None else type(record).__name__

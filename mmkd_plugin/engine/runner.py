@@ -21,6 +21,7 @@ from mmkd_plugin.engine.finite_hook import faults_explained
 from mmkd_plugin.engine.preflight import check_classes, require_annotations, require_no_strategy, told_in_a_sentence
 from mmkd_plugin.engine.safe_runner import SafeRunner
 from mmkd_plugin.engine.state_hook import algorithm_of
+from mmkd_plugin.engine.teacher_cache import TeacherCache
 from mmkd_plugin.engine.work_folder import in_its_own_folder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS, RUNNERS
@@ -48,6 +49,8 @@ class DistillRunner(SafeRunner):
     _train_dataloader: Any
     _tests = False
     _mixed = False
+    _cache: TeacherCache | None = None
+    _marked = False
 
     def __init__(self, model: nn.Module | dict, *args: Any, cfg: Any = None, **kwargs: Any) -> None:
         block = (cfg or {}).get('distill')
@@ -115,6 +118,9 @@ class DistillRunner(SafeRunner):
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop; with the data set at hand, compare its classes with the teacher's."""
+        if self._cache is not None and isinstance(self._train_dataloader, dict) and not self._marked:
+            self._train_dataloader = self._cache.marked(self._train_dataloader)
+            self._marked = True
         loop = super().build_train_loop(loop)
         batches: Any = getattr(loop.dataloader, 'batch_sampler', None)
         if getattr(batches, 'unlabelled', 0):
@@ -132,6 +138,8 @@ class DistillRunner(SafeRunner):
                 by_class = teacher.same_classes or (inherited and algorithm.inherit != 'auto')
                 if not check_classes(of_student, of_teacher, by_class) and inherited:
                     algorithm.inherit = False
+            if self._cache is not None and self._marked:
+                self._cache.plan(algorithm, loop.dataloader, self.logger.info)
         return loop
 
     def val(self) -> dict:
@@ -212,6 +220,8 @@ class DistillRunner(SafeRunner):
         block = self._block
         assert block is not None
         block.require_teacher()
+        if block.teacher_cache is not None:
+            return self._build_cached(student, block)
         teachers = {
             name: build_teacher(
                 model_config(item.teacher), item.teacher_ckpt, item.trust_checkpoint, item.teacher_prefix
@@ -220,6 +230,15 @@ class DistillRunner(SafeRunner):
         }
         built = {name: teacher.model for name, teacher in teachers.items()}
         return DistillAlgorithm(architecture=student, **expand_block(block, student, built, dict(teachers)))
+
+    def _build_cached(self, student: nn.Module, block: DistillBlock) -> DistillAlgorithm:
+        """Put the student together with teachers whose records are kept."""
+        loader = self._train_dataloader if isinstance(self._train_dataloader, dict) else self.cfg.get('train_dataloader')
+        self._cache = TeacherCache(block, loader, student.data_preprocessor)
+        preprocessor = (self.cfg.get('model') or {}).get('data_preprocessor')
+        sources = self._cache.sources(block, preprocessor)
+        known = {name: source.taps for name, source in sources.items()}
+        return DistillAlgorithm(architecture=student, **expand_block(block, student, known, sources))
 
     def _register_missing_hooks(self) -> None:
         """Add the hooks that the config does not name itself; a student alone is watched too."""

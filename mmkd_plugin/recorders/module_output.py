@@ -107,6 +107,28 @@ class ModuleOutputRecorder(ModuleOutputsRecorder):
             raise DistillError(f'Output {data_idx} of "{self.source}" does not exist: it returns {size} tensor(s).')
         return outputs[data_idx]
 
+    @property
+    def place(self) -> str:
+        """What is recorded, the same for all recorders of it."""
+        return self.source
+
+    def parts(self, record_idx: int, data_idx: int | None) -> list[tuple[int, int | None]]:
+        """What must be kept of a step to read a record again: :meth:`part` gives each, :meth:`restore` takes them."""
+        return [(record_idx, data_idx)]
+
+    def part(self, record_idx: int, data_idx: int | None) -> Any:
+        """One of :meth:`parts`, as it was recorded."""
+        return self.get_record_data(record_idx, data_idx)
+
+    def restore(self, parts: dict[tuple[int, Any], torch.Tensor]) -> None:
+        """Hold parts that were kept, in the place of a forward pass."""
+        self.reset_data_buffer()
+        for record in range(1 + max(record for record, _ in parts)):
+            held = {data: value for (index, data), value in parts.items() if index == record}
+            several = tuple(held.get(data) for data in range(1 + max((data for data in held if data is not None), default=0)))
+            outputs = held.get(None, several)
+            self.data_buffer.append((outputs, _version(outputs)))
+
 
 def _version(outputs: Any) -> tuple[int, ...]:
     """Version counters of all tensors in a module's output."""

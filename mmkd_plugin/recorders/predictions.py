@@ -98,11 +98,7 @@ class AnchorPredictionsRecorder(_PredictionsRecorder):
             self._student = student_recorders.get_recorder(self.samples)
 
     def _predict(self, head: Any, features: Any) -> list[dict[str, Any]]:
-        self._columns = dict(logits=head.cls_out_channels, boxes=4)
-        return [
-            {field: self._same_cells(item, index) for field, item in zip(self.fields, level)}
-            for index, level in enumerate(zip(*head(features)))
-        ]
+        return [dict(zip(self.fields, level), level=index) for index, level in enumerate(zip(*head(features)))]
 
     def _same_cells(self, maps: Tensor, index: int) -> Tensor:
         """A level's map, ``(N, A * columns, H, W)``, with the cells of the student's."""
@@ -115,7 +111,29 @@ class AnchorPredictionsRecorder(_PredictionsRecorder):
         return pad(maps, missing, mode='replicate') if any(missing) else maps
 
     def _field(self, record: dict[str, Any], field: str) -> Tensor:
-        return anchors_first(record[field], self._columns[field])
+        # A box has 4 numbers, whatever the head.
+        columns = dict(logits=4 * record['logits'].shape[1] // record['boxes'].shape[1], boxes=4)
+        return anchors_first(self._same_cells(record[field], record['level']), columns[field])
+
+    @property
+    def place(self) -> str:
+        """What is recorded, the same for all recorders of it."""
+        return f'{self.head}({self.source})'
+
+    def parts(self, record_idx: int, data_idx: str | None) -> list[tuple[int, str]]:
+        """What must be kept of a step to read a record again: :meth:`part` gives each, :meth:`restore` takes them."""
+        return [(record_idx, field) for field in self.fields]
+
+    def part(self, record_idx: int, data_idx: str) -> Tensor:
+        """One of :meth:`parts`: a map of all anchors, before it meets the student's cells."""
+        return self.data_buffer[record_idx][data_idx]
+
+    def restore(self, parts: dict[tuple[int, str], Tensor]) -> None:
+        """Hold parts that were kept, in the place of a forward pass."""
+        self.reset_data_buffer()
+        for level in range(1 + max(level for level, _ in parts)):
+            held = {field: value for (index, field), value in parts.items() if index == level}
+            self.data_buffer.append(dict(held, level=level))
 
 
 @TASK_UTILS.register_module()

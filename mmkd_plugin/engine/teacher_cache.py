@@ -1,0 +1,180 @@
+"""The kept records of a run's teachers: whether its data allows them, where they lie, and what they take."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Callable
+
+from torch import nn
+
+from mmkd_plugin.algorithms import DistillAlgorithm
+from mmkd_plugin.block import DistillBlock
+from mmkd_plugin.block.block import ONLY
+from mmkd_plugin.errors import DistillError
+from mmkd_plugin.teachers.cache import Budget, CachedSource, CachedTeacher, EntryKey, Store, bytes_text
+from mmkd_plugin.teachers.cache.identity import canonical
+from mmkd_plugin.teachers.cache.pipeline import require_repeatable, with_record_keys
+from mmkd_plugin.teachers.cache.sizes import Image, images_of, padded_size, require_plain_batches
+from mmkd_plugin.teachers.cache.store import folder_bytes
+from mmkd_plugin.utilities.record_key import image_key
+
+Say = Callable[[str], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Records that a data set needs.
+
+    Attributes:
+        keys: Those of each flip of each image, by the file that they lie in.
+        images: The image of each.
+    """
+
+    keys: Mapping[str, EntryKey]
+    images: Mapping[str, Image]
+
+    @property
+    def area(self) -> int:
+        """Pixels of all images in their batches."""
+        return sum(key.height * key.width for key in self.keys.values())
+
+
+class TeacherCache:
+    """The kept records of a run.
+
+    Args:
+        block: The distill block, with ``teacher_cache``.
+        dataloader: Config of the training data.
+        preprocessor: The student's.
+
+    Raises:
+        DistillError: If the data does not give the same image each time up to a flip.
+    """
+
+    def __init__(self, block: DistillBlock, dataloader: Any, preprocessor: nn.Module) -> None:
+        assert block.teacher_cache is not None
+        self.settings = block.teacher_cache
+        self.root = Path(self.settings.dir).expanduser()
+        dataset = dataloader.get('dataset') if isinstance(dataloader, dict) else None
+        self.pipelines = require_repeatable(dataset, self.settings.repeatable)
+        require_plain_batches(preprocessor)
+        self.preprocessor = preprocessor
+
+    def marked(self, dataloader: dict) -> dict:
+        """The config of a dataloader whose samples say which image they show."""
+        return {**dataloader, 'dataset': with_record_keys(dataloader['dataset'], tuple(self.pipelines))}
+
+    def sources(self, block: DistillBlock, preprocessor: Any) -> dict[str, CachedSource]:
+        """Where the records of each teacher come from.
+
+        Args:
+            block: The distill block.
+            preprocessor: Config of the student's preprocessor, on which what a teacher sees depends.
+        """
+        preparation = dict(
+            pipelines={part: canonical(item.steps) for part, item in self.pipelines.items()},
+            preprocessor=canonical(preprocessor),
+        )
+        most = None if self.settings.max_disk is None else self.settings.max_disk * 1e9
+        return {
+            name: CachedSource(
+                dataclasses.asdict(teacher),
+                'distill' if name == ONLY else f'distill.teachers.{name}',
+                self.root,
+                preparation,
+                self.settings.dtype,
+                most,
+            )
+            for name, teacher in block.used_teachers().items()
+        }
+
+    def wanted(self, dataset: Any) -> Wanted:
+        """The records that a built data set needs.
+
+        Raises:
+            DistillError: If the data set does not tell its images.
+        """
+        keys, images = {}, {}
+        for image in images_of(dataset, self.pipelines):
+            pipeline = self.pipelines[image.part]
+            height, width = padded_size(image, pipeline, self.preprocessor)
+            for flip in pipeline.flips:
+                key = EntryKey(image_key(image.path, flip, image.part), height, width)
+                keys[key.name] = key
+                images[key.name] = image
+        return Wanted(keys, images)
+
+    def plan(self, algorithm: DistillAlgorithm, loader: Any, say: Say) -> None:
+        """Find out what is there and what is to come, before anything is computed.
+
+        Args:
+            algorithm: With the teachers.
+            loader: Of the training data, as built.
+            say: Told what is found.
+
+        Raises:
+            DistillError: If images of several sizes share batches, or the records have no room.
+        """
+        wanted = self.wanted(loader.dataset)
+        self.require_own_size(wanted, loader)
+        for teacher in algorithm.teachers.values():
+            if isinstance(teacher, CachedTeacher):
+                plan_teacher(teacher, wanted, say)
+        self.name_others([teacher.store for teacher in cached(algorithm)], say)
+
+    def require_own_size(self, wanted: Wanted, loader: Any) -> None:
+        """Refuse batches in which an image is padded to the size of its neighbours."""
+        sizes = {(key.height, key.width) for key in wanted.keys.values()}
+        if len(sizes) == 1 or getattr(loader, 'batch_size', None) == 1:
+            return
+        examples = ' and '.join(f'{height} x {width}' for height, width in sorted(sizes)[:2])
+        raise DistillError(
+            f'The teacher cache needs images that are padded alike in every batch, but the train pipeline gives '
+            f'{len(sizes)} sizes, such as {examples}, and the teacher sees an image padded to the largest of its batch; '
+            "end the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, set "
+            'train_dataloader.batch_size=1, or set distill.teacher_cache=False.'
+        )
+
+    def name_others(self, stores: list[Store], say: Say) -> dict[Path, int]:
+        """Name the stores in the folder that this run does not read, with their size."""
+        found = {folder: folder_bytes(folder) for folder in other_stores(self.root, stores)}
+        for folder, size in found.items():
+            say(
+                f'"{folder}" ({bytes_text(size)}) holds records of another teacher, config or set of taps, which this '
+                'run does not read; "mmkd cache CONFIG --remove-others" removes it.'
+            )
+        return found
+
+
+def cached(algorithm: DistillAlgorithm) -> list[CachedTeacher]:
+    """The teachers of an algorithm whose records are kept."""
+    return [teacher for teacher in algorithm.teachers.values() if isinstance(teacher, CachedTeacher)]
+
+
+def plan_teacher(teacher: CachedTeacher, wanted: Wanted, say: Say) -> None:
+    """Count what is there of one teacher's records, and give it a budget for the rest."""
+    store = teacher.store
+    entries = store.entries()
+    there = {name: entries[name] for name in wanted.keys if name in entries}
+    teacher.budget = Budget(
+        store, len(wanted.keys), wanted.area, len(there), sum(there.values()), teacher.source.most, say
+    )
+    foreign = sum(size for name, size in entries.items() if name not in there)
+    if foreign:
+        say(
+            f'"{store.folder}" also holds {len(entries) - len(there):,} records ({bytes_text(foreign)}) of images that '
+            'this data set does not have, or that have changed since.'
+        )
+
+
+def other_stores(root: Path, stores: list[Store]) -> list[Path]:
+    """The folders of records in a folder of caches that are none of some stores."""
+    mine = {store.folder.resolve() for store in stores}
+    found = []
+    for teacher in sorted(root.glob('*/')) if root.is_dir() else []:
+        inner = [folder for folder in sorted(teacher.iterdir()) if folder.is_dir()]
+        found += [folder for folder in inner if folder.resolve() not in mine]
+    return found
+

@@ -22,6 +22,7 @@ COMMANDS = {
     'check-recipes': 'whether recipes work: a step of each, with models of full size and a random teacher',
     'calibrate': 'how strongly each method pulls at the student, and the weight for a given share',
     'export': 'a checkpoint of any layout as a plain student, verified in the stock model',
+    'cache': "the teacher's records of all training images, kept on the disk instead of computed in each epoch",
     'replay': 'the step at which a run stopped because something was not finite',
 }
 """The commands with their line in the help; each is a module of :mod:`mmkd_plugin.commands`, imported when called."""

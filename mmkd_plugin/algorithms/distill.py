@@ -171,6 +171,9 @@ class DistillAlgorithm(BaseAlgorithm):
         teacher = self.inherited_teacher()
         if teacher is not None:
             print_log(inherit_weights(self.architecture, teacher.model, self.inherit), logger='current')
+        for teacher in self.teachers.values():
+            if isinstance(teacher, CachedTeacher):
+                teacher.let_go()
 
     def loss(self, batch_inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Compute the student's losses and, prefixed with ``distill.``, the distillation terms.

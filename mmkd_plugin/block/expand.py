@@ -25,7 +25,10 @@ from mmkd_plugin.utilities.rng import isolated_rng
 
 
 def expand_block(
-    block: DistillBlock, student: nn.Module, teachers: Mapping[str, Union[nn.Module, ModelTaps]], sources: Dict[str, Any]
+    block: DistillBlock,
+    student: nn.Module,
+    teachers: Mapping[str, Union[nn.Module, ModelTaps]],
+    sources: Dict[str, Any],
 ) -> Dict[str, Any]:
     """Write what the block's methods are for built models.
 

@@ -84,7 +84,7 @@ class DistillRunner(SafeRunner):
             require_no_strategy(self.cfg)
         if self._train_loop is not None and isinstance(self._train_dataloader, dict):
             require_annotations(self._train_dataloader, 'training')
-        self._mix_unlabelled()
+        self.mix_unlabelled()
         if not self.add_distillation() and not self._distils:
             if self._block is not None:
                 self.logger.info('Distillation is off: every method of the distill block has weight 0.')
@@ -94,7 +94,7 @@ class DistillRunner(SafeRunner):
         with told_in_a_sentence(), faults_explained(self):
             return super().train()
 
-    def _mix_unlabelled(self) -> None:
+    def mix_unlabelled(self) -> None:
         """Let the batches hold the images without labels that the block names, once, where it distils."""
         if self._block is None or self._block.unlabelled is None or not self._block.methods or self._mixed:
             return
@@ -118,8 +118,9 @@ class DistillRunner(SafeRunner):
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Build the loop; with the data set at hand, compare its classes with the teacher's."""
-        if self._cache is not None and isinstance(self._train_dataloader, dict) and not self._marked:
-            self._train_dataloader = self._cache.marked(self._train_dataloader)
+        cache = self.teacher_cache()
+        if cache is not None and isinstance(loop, dict) and isinstance(self._train_dataloader, dict):
+            self._train_dataloader = cache.marked(self._train_dataloader)
             self._marked = True
         loop = super().build_train_loop(loop)
         batches: Any = getattr(loop.dataloader, 'batch_sampler', None)
@@ -138,8 +139,8 @@ class DistillRunner(SafeRunner):
                 by_class = teacher.same_classes or (inherited and algorithm.inherit != 'auto')
                 if not check_classes(of_student, of_teacher, by_class) and inherited:
                     algorithm.inherit = False
-            if self._cache is not None and self._marked:
-                self._cache.plan(algorithm, loop.dataloader, self.logger.info)
+            if cache is not None and self._marked:
+                cache.plan(algorithm, loop.dataloader, self.logger.info)
         return loop
 
     def val(self) -> dict:
@@ -220,8 +221,11 @@ class DistillRunner(SafeRunner):
         block = self._block
         assert block is not None
         block.require_teacher()
-        if block.teacher_cache is not None:
-            return self._build_cached(student, block)
+        cache = self.teacher_cache()
+        if cache is not None:
+            sources = cache.sources(block, (self.cfg.get('model') or {}).get('data_preprocessor'))
+            known = {name: source.taps for name, source in sources.items()}
+            return DistillAlgorithm(architecture=student, **expand_block(block, student, known, sources))
         teachers = {
             name: build_teacher(
                 model_config(item.teacher), item.teacher_ckpt, item.trust_checkpoint, item.teacher_prefix
@@ -231,14 +235,14 @@ class DistillRunner(SafeRunner):
         built = {name: teacher.model for name, teacher in teachers.items()}
         return DistillAlgorithm(architecture=student, **expand_block(block, student, built, dict(teachers)))
 
-    def _build_cached(self, student: nn.Module, block: DistillBlock) -> DistillAlgorithm:
-        """Put the student together with teachers whose records are kept."""
-        loader = self._train_dataloader if isinstance(self._train_dataloader, dict) else self.cfg.get('train_dataloader')
-        self._cache = TeacherCache(block, loader, student.data_preprocessor)
-        preprocessor = (self.cfg.get('model') or {}).get('data_preprocessor')
-        sources = self._cache.sources(block, preprocessor)
-        known = {name: source.taps for name, source in sources.items()}
-        return DistillAlgorithm(architecture=student, **expand_block(block, student, known, sources))
+    def teacher_cache(self) -> TeacherCache | None:
+        """The kept records of the teachers, None where the block keeps none."""
+        block = self._block
+        if self._cache is None and block is not None and block.methods and block.teacher_cache is not None:
+            loader = self._train_dataloader
+            loader = loader if isinstance(loader, dict) else self.cfg.get('train_dataloader')
+            self._cache = TeacherCache(block, loader, self.model.data_preprocessor)
+        return self._cache
 
     def _register_missing_hooks(self) -> None:
         """Add the hooks that the config does not name itself; a student alone is watched too."""

@@ -13,10 +13,11 @@ from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.block.block import ONLY
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.teachers.cache import Budget, CachedSource, CachedTeacher, EntryKey, Store, bytes_text
+from mmkd_plugin.teachers.cache import Budget, CachedSource, CachedTeacher, EntryKey, bytes_text
 from mmkd_plugin.teachers.cache.identity import canonical
 from mmkd_plugin.teachers.cache.pipeline import require_repeatable, with_record_keys
-from mmkd_plugin.teachers.cache.sizes import Image, images_of, padded_size, require_plain_batches
+from mmkd_plugin.teachers.cache.sizes import Image, Padding, images_of, require_plain_batches
+from mmkd_plugin.teachers.cache.source import DESCRIPTION
 from mmkd_plugin.teachers.cache.store import folder_bytes
 from mmkd_plugin.utilities.record_key import image_key
 
@@ -97,16 +98,16 @@ class TeacherCache:
             DistillError: If the data set does not tell its images.
         """
         keys, images = {}, {}
+        padding = Padding(self.pipelines, self.preprocessor)
         for image in images_of(dataset, self.pipelines):
-            pipeline = self.pipelines[image.part]
-            height, width = padded_size(image, pipeline, self.preprocessor)
-            for flip in pipeline.flips:
+            height, width = padding.of(image)
+            for flip in self.pipelines[image.part].flips:
                 key = EntryKey(image_key(image.path, flip, image.part), height, width)
                 keys[key.name] = key
                 images[key.name] = image
         return Wanted(keys, images)
 
-    def plan(self, algorithm: DistillAlgorithm, loader: Any, say: Say) -> None:
+    def plan(self, algorithm: DistillAlgorithm, loader: Any, say: Say) -> Wanted:
         """Find out what is there and what is to come, before anything is computed.
 
         Args:
@@ -114,38 +115,45 @@ class TeacherCache:
             loader: Of the training data, as built.
             say: Told what is found.
 
+        Returns:
+            The records that the data needs.
+
         Raises:
             DistillError: If images of several sizes share batches, or the records have no room.
         """
         wanted = self.wanted(loader.dataset)
-        self.require_own_size(wanted, loader)
-        for teacher in algorithm.teachers.values():
-            if isinstance(teacher, CachedTeacher):
-                plan_teacher(teacher, wanted, say)
-        self.name_others([teacher.store for teacher in cached(algorithm)], say)
-
-    def require_own_size(self, wanted: Wanted, loader: Any) -> None:
-        """Refuse batches in which an image is padded to the size of its neighbours."""
-        sizes = {(key.height, key.width) for key in wanted.keys.values()}
-        if len(sizes) == 1 or getattr(loader, 'batch_size', None) == 1:
-            return
-        examples = ' and '.join(f'{height} x {width}' for height, width in sorted(sizes)[:2])
-        raise DistillError(
-            f'The teacher cache needs images that are padded alike in every batch, but the train pipeline gives '
-            f'{len(sizes)} sizes, such as {examples}, and the teacher sees an image padded to the largest of its batch; '
-            "end the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, set "
-            'train_dataloader.batch_size=1, or set distill.teacher_cache=False.'
-        )
-
-    def name_others(self, stores: list[Store], say: Say) -> dict[Path, int]:
-        """Name the stores in the folder that this run does not read, with their size."""
-        found = {folder: folder_bytes(folder) for folder in other_stores(self.root, stores)}
-        for folder, size in found.items():
+        _require_own_size(wanted, loader)
+        for teacher in cached(algorithm):
+            plan_teacher(teacher, wanted, say)
+        for folder, size in self.others(algorithm).items():
             say(
                 f'"{folder}" ({bytes_text(size)}) holds records of another teacher, config or set of taps, which this '
                 'run does not read; "mmkd cache CONFIG --remove-others" removes it.'
             )
-        return found
+        return wanted
+
+    def others(self, algorithm: DistillAlgorithm) -> dict[Path, int]:
+        """The stores in the folder that no teacher of this run reads, with their bytes."""
+        mine = {teacher.store.folder.resolve() for teacher in cached(algorithm)}
+        teachers = [folder for folder in sorted(self.root.glob('*')) if (folder / DESCRIPTION).is_file()]
+        stores = [folder for teacher in teachers for folder in sorted(teacher.iterdir()) if folder.is_dir()]
+        return {folder: folder_bytes(folder) for folder in stores if folder.resolve() not in mine}
+
+
+def _require_own_size(wanted: Wanted, loader: Any) -> None:
+    """Refuse batches in which an image is padded to the size of its neighbours."""
+    sizes = {(key.height, key.width) for key in wanted.keys.values()}
+    batches = getattr(loader, 'batch_sampler', None)
+    together = (getattr(batches, 'batch_size', None) or 0) + getattr(batches, 'unlabelled', 0)
+    if len(sizes) <= 1 or together == 1:
+        return
+    examples = ' and '.join(f'{height} x {width}' for height, width in sorted(sizes)[:2])
+    raise DistillError(
+        f'The teacher cache needs images that are padded alike in every batch, but the train pipeline gives '
+        f'{len(sizes)} sizes, such as {examples}, and the teacher sees an image padded to the largest of its batch; end '
+        "the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, set train_dataloader.batch_size=1, "
+        'or set distill.teacher_cache=False.'
+    )
 
 
 def cached(algorithm: DistillAlgorithm) -> list[CachedTeacher]:
@@ -167,14 +175,3 @@ def plan_teacher(teacher: CachedTeacher, wanted: Wanted, say: Say) -> None:
             f'"{store.folder}" also holds {len(entries) - len(there):,} records ({bytes_text(foreign)}) of images that '
             'this data set does not have, or that have changed since.'
         )
-
-
-def other_stores(root: Path, stores: list[Store]) -> list[Path]:
-    """The folders of records in a folder of caches that are none of some stores."""
-    mine = {store.folder.resolve() for store in stores}
-    found = []
-    for teacher in sorted(root.glob('*/')) if root.is_dir() else []:
-        inner = [folder for folder in sorted(teacher.iterdir()) if folder.is_dir()]
-        found += [folder for folder in inner if folder.resolve() not in mine]
-    return found
-

@@ -39,9 +39,9 @@ class Budget:
         self.entries = entries
         self.area = area
         self.there = there
-        self.used = used
+        self.used = self._before = used
         self.most = most
-        self._say = say
+        self.say = say
         self._checked = there >= entries
 
     @property
@@ -51,7 +51,7 @@ class Budget:
 
     def told(self) -> str:
         """How many records were there when the run began."""
-        return f'{self.there:,} of {self.entries:,} there ({bytes_text(self.used)}) when the run began'
+        return f'{self.there:,} of {self.entries:,} there ({bytes_text(self._before)}) when the run began'
 
     def spend(self, size: int, area: int) -> None:
         """Make room for a record that is about to be written.
@@ -80,7 +80,7 @@ class Budget:
         text = (
             f'{self.entries:,} teacher records of {bytes_text(each)} take {bytes_text(total)} in "{self.store.folder}"'
         )
-        self._say(f'{text}: {bytes_text(left)} to be written, {bytes_text(free)} free.')
+        self.say(f'{text}: {bytes_text(left)} to be written, {bytes_text(free)} free.')
         if self.most is not None and total > self.most:
             raise DistillError(
                 f'{text}, more than distill.teacher_cache.max_disk={self.most / 1e9:g} GB; raise it, distil fewer or '

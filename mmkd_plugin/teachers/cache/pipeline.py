@@ -88,18 +88,22 @@ def with_record_keys(dataset: Any, parts: Sequence[str]) -> Any:
     return marked
 
 
-def with_flip(dataset: Any, direction: str) -> Any:
-    """The same data set with every image flipped in one direction, or none where that is empty."""
-    turned = copy.deepcopy(dataset)
-    for _, config in _leaves(turned):
-        steps = []
-        for step in config['pipeline']:
-            if _class_of(step, config).__name__ == _FLIP:
-                kept = {key: value for key, value in step.items() if key not in ('prob', 'direction')}
-                step = dict(kept, prob=1.0, direction=direction) if direction else dict(kept, prob=0.0)
-            steps.append(step)
-        config['pipeline'] = steps
-    return turned
+def turn(dataset: Any, direction: str) -> None:
+    """Let a built data set flip every image in one direction, or none where that is empty."""
+    for pipeline in _pipelines(dataset):
+        for step in pipeline.transforms:
+            if type(step).__name__ == _FLIP:
+                step.prob, step.direction = (1.0, direction) if direction else (0.0, DIRECTIONS[0])
+
+
+def _pipelines(dataset: Any) -> Iterator[Any]:
+    """The pipelines of a built data set."""
+    inside = vars(dataset)
+    inner = [inside[name] for name in ('dataset', 'unlabelled') if name in inside] + list(inside.get('datasets', ()))
+    for item in inner:
+        yield from _pipelines(item)
+    if not inner:
+        yield dataset.pipeline
 
 
 def _leaves(dataset: Any, part: str = '') -> Iterator[tuple[str, dict]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ class Image(NamedTuple):
     Attributes:
         path: Of its file.
         part: The part of the data that it belongs to.
-        index: Its first place in that part.
+        index: By which the data set gives it.
         size: Height and width of the file, None where the data set does not know them.
     """
 
@@ -60,7 +59,7 @@ def _entries(dataset: Any) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
     unlabelled = vars(dataset).get('unlabelled')
     if unlabelled is not None:
         yield from (('', index, info) for _, index, info in _entries(dataset.dataset))
-        yield from (('unlabelled', index, dict(img_path=path)) for index, path in enumerate(unlabelled.paths))
+        yield from (('unlabelled', -1 - index, dict(img_path=path)) for index, path in enumerate(unlabelled.paths))
         return
     tell = getattr(dataset, 'get_data_info', None)
     for index in range(len(dataset)):
@@ -97,44 +96,40 @@ def require_plain_batches(preprocessor: nn.Module) -> None:
             )
 
 
-def padded_sizes(
-    images: Iterable[Image], pipelines: Mapping[str, Repeatable], preprocessor: nn.Module
-) -> Counter[tuple[int, int]]:
-    """How many images have which size in a batch of their own.
+class Padding:
+    """The size that an image has in a batch of its own.
 
     Args:
-        images: Of the data set; where the pipeline does not give all the same size and the data set does not know
-            theirs, the beginnings of the files are read.
         pipelines: By the part of the data.
         preprocessor: The student's.
-
-    Returns:
-        The number of images by height and width.
     """
-    fixed = {part: _fixed(pipeline) for part, pipeline in pipelines.items()}
-    found: Counter[tuple[int, int]] = Counter()
-    for image in images:
-        found[padded_size(image, pipelines[image.part], preprocessor, fixed[image.part])] += 1
-    return found
 
+    def __init__(self, pipelines: Mapping[str, Repeatable], preprocessor: nn.Module) -> None:
+        self.pipelines = pipelines
+        self.preprocessor = preprocessor
+        self._fixed = {part: _fixed(pipeline) for part, pipeline in pipelines.items()}
 
-def padded_size(
-    image: Image, pipeline: Repeatable, preprocessor: nn.Module, fixed: tuple[int, int] | None = None
-) -> tuple[int, int]:
-    """The size of an image in a batch of its own."""
-    height, width = fixed or _through(pipeline, image.size or size_on_disk(image.path))
-    size = getattr(preprocessor, 'size', None)
-    divisor = getattr(preprocessor, 'pad_size_divisor', getattr(preprocessor, 'size_divisor', None)) or 1
-    if size is not None:
-        height, width = max(height, size[-2]), max(width, size[-1])
-    else:
-        height, width = (math.ceil(side / divisor) * divisor for side in (height, width))
-    for augment in _augments(preprocessor):
-        if type(augment).__name__ == 'ShrinkBatch':
-            height, width = (int(side / augment.scale) for side in (height, width))
+    def of(self, image: Image) -> tuple[int, int]:
+        """Height and width of an image in its batch.
+
+        Where the pipeline does not give all the same size and the data set does not know theirs, the beginning of the
+        file is read.
+        """
+        height, width = self._fixed[image.part] or _through(
+            self.pipelines[image.part], image.size or size_on_disk(image.path)
+        )
+        size = getattr(self.preprocessor, 'size', None)
+        divisor = getattr(self.preprocessor, 'pad_size_divisor', getattr(self.preprocessor, 'size_divisor', None)) or 1
+        if size is not None:
+            height, width = max(height, size[-2]), max(width, size[-1])
         else:
-            height, width = max(height, augment.size[0]), max(width, augment.size[1])
-    return height, width
+            height, width = (math.ceil(side / divisor) * divisor for side in (height, width))
+        for augment in _augments(self.preprocessor):
+            if type(augment).__name__ == 'ShrinkBatch':
+                height, width = (int(side / augment.scale) for side in (height, width))
+            else:
+                height, width = max(height, augment.size[0]), max(width, augment.size[1])
+        return height, width
 
 
 def size_on_disk(path: str) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from mmkd_plugin.teachers.cache.store import Store, write_whole
 from mmkd_plugin.teachers.source import model_config
 from mmkd_plugin.teachers.weights import LoadedTeacher, build_teacher
 
-_DESCRIPTION = 'teacher.json'
+DESCRIPTION = 'teacher.json'
+"""The file in the folder of a teacher that says which one it is and what the probe found in it."""
 _VERSION = 1
 
 
@@ -87,13 +88,13 @@ class CachedSource:
             self._known = probe(self.loaded.model, 'teacher'), _classes(self.loaded.meta)
             content = dict(identity=self._identity, taps=described(self._known[0]), meta=self._known[1])
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / _DESCRIPTION, json.dumps(content, indent=1).encode())
+            write_whole(self.folder / DESCRIPTION, json.dumps(content, indent=1).encode())
         return self._known
 
     def _read(self) -> tuple[ModelTaps, dict] | None:
         """What an earlier run has found, None where it is not there or not to be trusted."""
         try:
-            content = json.loads((self.folder / _DESCRIPTION).read_text(encoding='utf-8'))
+            content = json.loads((self.folder / DESCRIPTION).read_text(encoding='utf-8'))
             if content['identity'] != self._identity:
                 return None
             return from_description(content['taps']), _classes(content['meta'])

@@ -89,6 +89,12 @@ class CachedTeacher:
             self._built = frozen
         return self._built
 
+    def let_go(self) -> None:
+        """Free a teacher that nothing needs any more, because all of its records are there."""
+        if self.budget is not None and self.budget.whole:
+            self._built = None
+            vars(self.source).pop('loaded', None)
+
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follow the algorithm to another device or type, now or once the teacher is built."""
         self._moves.append(function)

@@ -25,9 +25,8 @@ def main(arguments: Sequence[str]) -> int:
             remove_others=args.remove_others,
         )
     for item in kept:
-        print(
-            f'{item.records:,} records, {bytes_text(item.size)}, {item.computed:,} of them computed now: "{item.folder}"'
-        )
+        size = bytes_text(item.size)
+        print(f'{item.records:,} records, {size}, {item.computed:,} of them computed now: "{item.folder}"')
     return 0
 
 

@@ -241,7 +241,8 @@ class DistillRunner(SafeRunner):
         if self._cache is None and block is not None and block.methods and block.teacher_cache is not None:
             loader = self._train_dataloader
             loader = loader if isinstance(loader, dict) else self.cfg.get('train_dataloader')
-            self._cache = TeacherCache(block, loader, self.model.data_preprocessor)
+            student: Any = self.model
+            self._cache = TeacherCache(block, loader, student.data_preprocessor)
         return self._cache
 
     def _register_missing_hooks(self) -> None:

@@ -149,10 +149,10 @@ def _require_own_size(wanted: Wanted, loader: Any) -> None:
         return
     examples = ' and '.join(f'{height} x {width}' for height, width in sorted(sizes)[:2])
     raise DistillError(
-        f'The teacher cache needs images that are padded alike in every batch, but the train pipeline gives '
-        f'{len(sizes)} sizes, such as {examples}, and the teacher sees an image padded to the largest of its batch; end '
-        "the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, set train_dataloader.batch_size=1, "
-        'or set distill.teacher_cache=False.'
+        'The teacher cache needs images that are padded alike in every batch, but the train pipeline gives '
+        f'{len(sizes)} sizes, such as {examples}, and the teacher sees an image padded to the largest of its batch; '
+        "end the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, set "
+        'train_dataloader.batch_size=1, or set distill.teacher_cache=False.'
     )
 
 

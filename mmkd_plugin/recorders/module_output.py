@@ -125,10 +125,8 @@ class ModuleOutputRecorder(ModuleOutputsRecorder):
         self.reset_data_buffer()
         for record in range(1 + max(record for record, _ in parts)):
             held = {data: value for (index, data), value in parts.items() if index == record}
-            several = tuple(
-                held.get(data) for data in range(1 + max((data for data in held if data is not None), default=0))
-            )
-            outputs = held.get(None, several)
+            last = max((data for data in held if data is not None), default=0)
+            outputs = held[None] if None in held else tuple(held.get(data) for data in range(1 + last))
             self.data_buffer.append((outputs, _version(outputs)))
 
 

@@ -102,7 +102,7 @@ def _fill(algorithm: DistillAlgorithm, wanted: Wanted, loader: Any, cfg: Config,
     algorithm.train()
     for flip in sorted({wanted.keys[name].image.flip for name in missing}):
         turn(loader.dataset, flip)
-        indices = sorted(wanted.images[name].index for name in missing if wanted.keys[name].image.flip == flip)
+        indices = sorted(wanted.images[name].place for name in missing if wanted.keys[name].image.flip == flip)
         for batch in _batches(loader.dataset, indices, size, cfg):
             data = algorithm.data_preprocessor(batch, training=True)
             inputs, samples = data['inputs'], data['data_samples']

@@ -51,8 +51,8 @@ def teacher_identity(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     checkpoint = settings['teacher_ckpt']
     if checkpoint == RANDOM_WEIGHTS:
         raise DistillError(
-            f"{name}.teacher_ckpt is '{RANDOM_WEIGHTS}', and records of weights that are drawn anew each time cannot be "
-            'kept; name a checkpoint, or set distill.teacher_cache=False.'
+            f"{name}.teacher_ckpt is '{RANDOM_WEIGHTS}', and records of weights that are drawn anew each time cannot "
+            'be kept; name a checkpoint, or set distill.teacher_cache=False.'
         )
     others = {key: value for key, value in settings.items() if key not in _LEAVES_RECORDS}
     return dict(config=canonical(model_config(settings['teacher'])), weights=weights_identity(checkpoint), **others)

@@ -186,8 +186,8 @@ def _require_told(packed: Any, flips: tuple[str, ...] | None) -> None:
     """Refuse samples that do not say which image they show."""
     if packed is None:
         raise DistillError(
-            'The teacher cache finds neither PackDetInputs nor PackSegInputs in the train pipeline, by whose samples it '
-            f'tells images apart; end the pipeline with one of them, {_OFF}.'
+            'The teacher cache finds neither PackDetInputs nor PackSegInputs in the train pipeline, by whose samples '
+            f'it tells images apart; end the pipeline with one of them, {_OFF}.'
         )
     wanted = ('img_path', *(('flip', 'flip_direction') if flips is not None else ()))
     keys = packed.get('meta_keys')

@@ -23,13 +23,13 @@ class Image(NamedTuple):
     Attributes:
         path: Of its file.
         part: The part of the data that it belongs to.
-        index: By which the data set gives it.
+        place: By which the data set gives it.
         size: Height and width of the file, None where the data set does not know them.
     """
 
     path: str
     part: str
-    index: int
+    place: int
     size: tuple[int, int] | None
 
 

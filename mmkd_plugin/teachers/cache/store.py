@@ -92,8 +92,9 @@ class Store:
             key: Of the entry.
             tensors: By name, in the type of the store.
         """
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        return self._library.save(contiguous, metadata={_KEY: key.text})
+        # Two places may return one tensor, which the library refuses to write twice.
+        own = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        return self._library.save(own, metadata={_KEY: key.text})
 
     def write(self, key: EntryKey, content: bytes) -> None:
         """Put an entry in its place.

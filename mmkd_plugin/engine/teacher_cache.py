@@ -169,6 +169,7 @@ def plan_teacher(teacher: CachedTeacher, wanted: Wanted, say: Say) -> None:
     teacher.budget = Budget(
         store, len(wanted.keys), wanted.area, len(there), sum(there.values()), teacher.source.most, say
     )
+    say(teacher.report)
     foreign = sum(size for name, size in entries.items() if name not in there)
     if foreign:
         say(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.catalogue import methods
-from mmkd_plugin.block import UnlabelledBlock
+from mmkd_plugin.block import CacheBlock, UnlabelledBlock
 from mmkd_plugin.block.block import TeacherBlock, WrittenBlock
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.methods import Method
@@ -25,6 +25,7 @@ def regions() -> dict[str, str]:
         'block': settings_table(settings_of(WrittenBlock)),
         'teacher': settings_table(settings_of(TeacherBlock)),
         'unlabelled': settings_table(settings_of(UnlabelledBlock)),
+        'cache': settings_table(settings_of(CacheBlock)),
         'method': settings_table(common),
         'schedule': settings_table(settings_of(WeightSchedule)),
         'renamed': renamed_table(methods()),

@@ -85,9 +85,9 @@ def _require_kept(name: str, method: Method, parts: Parts) -> None:
         if not hasattr(TASK_UTILS.get(f'{kind}Recorder'), 'restore'):
             what = f'{kind.split(".")[-1]} of its {recorder.get("source") or "inputs"}'
             raise DistillError(
-                f'"distill.methods.{name}" ({type(method).__name__}) asks the teacher for {what}, which depend on what '
-                'the student proposes in each step and cannot be kept; set distill.teacher_cache=False, or leave the '
-                'method out.'
+                f'"distill.methods.{name}" ({type(method).__name__}) asks the teacher for {what}, which cannot be '
+                'kept: they depend on what the student proposes in each step, or their recorder has no "restore"; set '
+                'distill.teacher_cache=False, or leave the method out.'
             )
 
 

@@ -49,6 +49,11 @@ if __name__ == '__main__':
 
         cfg = run_config(Path(sys.argv[3]), folder / 'run', iterations=5, batch_size=1)
         cfg.merge_from_dict(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo'))))
+    elif sys.argv[2:3] == ['kept']:
+        from _helpers.tiny_images import kept_config
+
+        cfg = kept_config(Path(sys.argv[3]), folder / 'run')
+        cfg.launcher = 'pytorch'
     elif sys.argv[2:] == ['auto']:
         methods = dict(fgd=dict(type='FGD', loss_weight='auto'), chen=dict(type='Chen', loss_weight='auto'))
         distill = tiny.block(methods=methods, share=0.5)

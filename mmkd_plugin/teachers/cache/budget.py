@@ -83,13 +83,13 @@ class Budget:
         self.say(f'{text}: {bytes_text(left)} to be written, {bytes_text(free)} free.')
         if self.most is not None and total > self.most:
             raise DistillError(
-                f'{text}, more than distill.teacher_cache.max_disk={self.most / 1e9:g} GB; raise it, distil fewer or '
-                'coarser levels, train on smaller images, or set distill.teacher_cache=False.'
+                f'{text}, more than distill.teacher_cache.max_disk={self.most / 1e9:g} GB; raise it, distil fewer '
+                'levels, train on smaller images, or set distill.teacher_cache=False.'
             )
         if left * _MARGIN > free:
             raise DistillError(
                 f'{text}, but only {bytes_text(free)} are free there; set distill.teacher_cache.dir to a larger disk, '
-                'distil fewer or coarser levels, train on smaller images, or set distill.teacher_cache=False.'
+                'distil fewer levels, train on smaller images, or set distill.teacher_cache=False.'
             )
 
 

@@ -56,7 +56,7 @@ def optional() -> set[str]:
 
 def test_extras_for_users_are_tested() -> None:
     tested = (ROOT / 'requirements/dev.txt').read_text()
-    assert optional() == {'tensorly', *OLD_PROTOBUF}
+    assert optional() == {'safetensors', 'tensorly', *OLD_PROTOBUF}
     assert all(name in tested for name in optional() - OLD_PROTOBUF)
 
 

@@ -83,7 +83,7 @@ def test_two_flips_are_refused() -> None:
 
 @pytest.mark.parametrize('key', ['img_path', 'flip', 'flip_direction'])
 def test_samples_must_tell_their_image(key: str) -> None:
-    steps = pipeline()
+    steps: list[Any] = pipeline()
     steps[-1]['meta_keys'] = [name for name in ('img_id', 'img_path', 'flip', 'flip_direction') if name != key]
     with pytest.raises(DistillError, match=f'"{key}", which the meta_keys'):
         require_repeatable(data(steps))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from mmkd_plugin.utilities.record_key import ImageKey
 WRITER = """
 import sys, torch
 from pathlib import Path
+from typing import Any
 from mmkd_plugin.teachers.cache import EntryKey, Store
 from mmkd_plugin.utilities.record_key import ImageKey
 store = Store(Path(sys.argv[1]))
@@ -34,7 +36,7 @@ while True:
 """
 
 
-def key_of(name: str = 'a.png', **changes: object) -> EntryKey:
+def key_of(name: str = 'a.png', **changes: Any) -> EntryKey:
     return EntryKey(ImageKey(name, 10, 20)._replace(**changes), 64, 96)
 
 

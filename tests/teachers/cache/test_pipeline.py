@@ -97,7 +97,7 @@ def test_images_made_of_several_are_refused() -> None:
 
 def test_data_sets_joined_need_one_pipeline() -> None:
     other = pipeline(resize=dict(type='Resize', scale=(96, 96)))
-    joined = dict(type='ConcatDataset', datasets=[data(pipeline()), data(pipeline())])
+    joined: dict[str, Any] = dict(type='ConcatDataset', datasets=[data(pipeline()), data(pipeline())])
     assert require_repeatable(joined)[''] == require_repeatable(data(pipeline()))['']
     joined['datasets'][1]['pipeline'] = other
     with pytest.raises(DistillError, match='several; give all of them'):

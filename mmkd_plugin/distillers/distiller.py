@@ -18,6 +18,7 @@ from mmkd_plugin.registry import MODELS
 from mmkd_plugin.utilities.nested import tensors_of
 from mmkd_plugin.utilities.precision import full_precision
 from mmkd_plugin.utilities.resize import resize_map
+from mmkd_plugin.utilities.sharing import one_step
 
 LEVEL = '_level'
 """Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
@@ -178,8 +179,9 @@ class Distiller(ConfigurableDistiller):
         self.terms = {}
         full: dict[str, list[Tensor]] = {}
         active = self.active_losses()
-        for name in active:
-            values = self._run(name, self.arguments(name))
+        with one_step():
+            found = {name: self._run(name, self.arguments(name)) for name in active}
+        for name, values in found.items():
             full[name] = list(values.values())
             if self.schedules:
                 self._terms_seen.update(values)

@@ -41,6 +41,11 @@ class Distiller(ConfigurableDistiller):
     ``align_corners=True``; a teacher recorder names its ``teacher``, the only one by default; losses run in float32
     whatever the precision of the models; weights follow schedules; records are released after the step.
 
+    Attributes:
+        terms: The weighted terms of this step by loss and name.
+        keep: The losses whose arguments of this step are kept as they were, for a second look at them.
+        kept: These arguments by loss, until the records are released.
+
     Args:
         schedules: Arguments of :class:`~mmkd_plugin.distillers.schedule.WeightSchedule` by loss, or by
             ``'<loss>.<term>'`` for one term, which then follows its own alone.
@@ -60,6 +65,8 @@ class Distiller(ConfigurableDistiller):
         super().__init__(teacher_recorders=recorders, **kwargs)
         self.teacher_of: dict[str, str | None] = owners
         self.terms: dict[str, dict[str, Tensor]] = {}
+        self.keep: set[str] = set()
+        self.kept: dict[str, dict[str, Any]] = {}
         self.progress: Progress | None = None
         self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
         self.balance = Balance(balance) if balance else None
@@ -179,8 +186,13 @@ class Distiller(ConfigurableDistiller):
         self.terms = {}
         full: dict[str, list[Tensor]] = {}
         active = self.active_losses()
+        found = {}
         with one_step():
-            found = {name: self._run(name, self.arguments(name)) for name in active}
+            for name in active:
+                arguments = self.arguments(name)
+                found[name] = self._run(name, arguments)
+                if name in self.keep:
+                    self.kept[name] = arguments
         for name, values in found.items():
             full[name] = list(values.values())
             if self.schedules:
@@ -253,7 +265,7 @@ class Distiller(ConfigurableDistiller):
         for manager in (self.student_recorders, self.teacher_recorders):
             for recorder in manager.recorders.values():
                 recorder.reset_data_buffer()
-        self.terms = {}
+        self.terms, self.kept = {}, {}
 
     def _factors(self, loss: str) -> tuple[float, bool, dict[str, float]]:
         """The factor of a loss's terms, whether any term has one, and the factors of those with their own schedule."""

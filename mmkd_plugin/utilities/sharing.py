@@ -56,8 +56,8 @@ def shared(function: Function) -> Function:
 
 def is_compiling() -> bool:
     """Whether torch is tracing this code in order to compile it; never where torch cannot."""
-    compiler = getattr(torch, 'compiler', None)
-    return hasattr(compiler, 'is_compiling') and compiler.is_compiling()
+    compiler: Any = getattr(torch, 'compiler', None)
+    return hasattr(compiler, 'is_compiling') and bool(compiler.is_compiling())
 
 
 def _key(item: Any) -> Any:

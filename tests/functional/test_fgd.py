@@ -414,7 +414,7 @@ class TestRandomBatches:
         student, teacher, *facts = (item[:1] for item in random_batch()[:5])
         student, teacher = student[..., :2, :2].double().requires_grad_(), teacher[..., :2, :2].double()
 
-        def terms(x: Tensor) -> tuple[Tensor, ...]:
+        def terms(x: Tensor) -> Any:
             return tuple(fgd_loss(x, teacher, *facts, attend=attend))
 
         assert torch.autograd.gradcheck(terms, student)
@@ -438,8 +438,7 @@ class TestWork:
         ],
     )
     def test_a_term_costs_its_own_sums_alone(self, monkeypatch, terms, options, sums, painted, teacher):
-        counts = {'painted': 0, 'teacher': 0}
-        found: list[str] = []
+        counts, found = {'painted': 0, 'teacher': 0}, []
 
         def counted(name, function):
             def wrapped(*args, **kwargs):

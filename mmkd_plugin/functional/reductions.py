@@ -128,6 +128,11 @@ def blocks(feature: Tensor) -> list[tuple[slice, slice]]:
     ]
 
 
+def blocks_of_rows(matrix: Tensor) -> list[slice]:
+    """Rows of a matrix ``(R, C)`` that are gone through together; see :func:`blocks`."""
+    return [images for images, _ in blocks(matrix[:, None])]
+
+
 class _Scratch:
     """Memory that one block after the other is computed in.
 

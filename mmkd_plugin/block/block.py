@@ -12,6 +12,7 @@ from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
+from mmkd_plugin.utilities.compiling import require_compiler
 from mmkd_plugin.utilities.settings import Factor, Positive, PowerOf, check_all, from_dict, require_finite, settings_of
 
 ONLY = 'teacher'
@@ -66,6 +67,8 @@ class WrittenBlock(TeacherKeys):
         self_check: Whether the first step prints its table and stops the run on a fault.
         share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
             that has no ``share`` of its own gets an equal part.
+        compile_losses: Whether torch compiles the losses when they are first called, which takes a minute or so and
+            makes large maps cheaper; one with a discriminator stays as it is.
     """
 
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -74,6 +77,7 @@ class WrittenBlock(TeacherKeys):
     unlabelled: Optional[Dict[str, Any]] = None
     self_check: bool = True
     share: Positive = 3.0
+    compile_losses: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,7 @@ class DistillBlock:
         inherit: Whether the student's neck and heads start from a teacher's weights, or the name of that teacher.
         unlabelled: Images without labels that join each batch, None for none.
         self_check: Whether the first step prints its table and stops the run on a fault.
+        compile_losses: Whether torch compiles the losses.
     """
 
     teachers: Dict[str, TeacherBlock]
@@ -93,6 +98,7 @@ class DistillBlock:
     inherit: Union[bool, str] = False
     unlabelled: Optional[UnlabelledBlock] = None
     self_check: bool = True
+    compile_losses: bool = False
 
     @classmethod
     def parse(cls, values: Dict[str, Any]) -> DistillBlock:
@@ -135,7 +141,9 @@ class DistillBlock:
             unlabelled = from_dict(UnlabelledBlock, written.unlabelled, 'distill.unlabelled')
             for name, method in active.items():
                 method.check_unlabelled(f'distill.methods.{name}')
-        return cls(teachers, active, written.inherit, unlabelled, written.self_check)
+        if written.compile_losses:
+            require_compiler()
+        return cls(teachers, active, written.inherit, unlabelled, written.self_check, written.compile_losses)
 
     @staticmethod
     def default_share() -> float:

@@ -15,6 +15,7 @@ from mmkd_plugin.distillers.balance import Balance
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.compiling import compiled, require_compiler
 from mmkd_plugin.utilities.nested import tensors_of
 from mmkd_plugin.utilities.precision import full_precision
 from mmkd_plugin.utilities.resize import resize_map
@@ -51,12 +52,19 @@ class Distiller(ConfigurableDistiller):
             ``'<loss>.<term>'`` for one term, which then follows its own alone.
         balance: The methods whose weights find themselves: arguments of
             :class:`~mmkd_plugin.distillers.balance.Balanced` by name.
+        compile_losses: Whether torch compiles the losses when they are first called; one with a discriminator never.
         **kwargs: MMRazor's keys.
     """
 
     def __init__(
-        self, schedules: dict[str, dict] | None = None, balance: dict[str, dict] | None = None, **kwargs: Any
+        self,
+        schedules: dict[str, dict] | None = None,
+        balance: dict[str, dict] | None = None,
+        compile_losses: bool = False,
+        **kwargs: Any,
     ) -> None:
+        if compile_losses:
+            require_compiler()
         recorders = copy.deepcopy(kwargs.pop('teacher_recorders', None) or {})
         owners = {name: recorder.pop('teacher', None) for name, recorder in recorders.items()}
         # Parameters are drawn in this order, whatever the order of the config, which a printed one loses.
@@ -67,6 +75,8 @@ class Distiller(ConfigurableDistiller):
         self.terms: dict[str, dict[str, Tensor]] = {}
         self.keep: set[str] = set()
         self.kept: dict[str, dict[str, Any]] = {}
+        self.compile_losses = compile_losses
+        self._compiled: dict[str, Callable[..., Any]] = {}
         self.progress: Progress | None = None
         self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
         self.balance = Balance(balance) if balance else None
@@ -301,10 +311,8 @@ class Distiller(ConfigurableDistiller):
 
     def _run(self, name: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
         """The terms of a loss, in float32; what it refuses is told as a mistake of the user, with the loss's name."""
-        loss: Any = self.distill_losses[name]
         try:
-            run = loss.terms if hasattr(loss, 'terms') else loss.__call__
-            result = full_precision(run)(**arguments)
+            result = self._runnable(name)(**arguments)
         except ValueError as error:
             raise DistillError(f'In "{name}": {error}') from error
         except torch.cuda.OutOfMemoryError:
@@ -319,6 +327,16 @@ class Distiller(ConfigurableDistiller):
                 ) from error
             raise
         return result if isinstance(result, dict) else {'': result}
+
+    def _runnable(self, name: str) -> Callable[..., Any]:
+        """A loss as a function, compiled where that is wanted."""
+        loss: Any = self.distill_losses[name]
+        run = full_precision(loss.terms if hasattr(loss, 'terms') else loss.__call__)
+        if not self.compile_losses or name in self.keep:
+            return run
+        if name not in self._compiled:
+            self._compiled[name] = compiled(run)
+        return self._compiled[name]
 
     def _other_widths(self, name: str, arguments: dict[str, Any]) -> str:
         """The shapes of the features that a loss compares although their widths differ; empty where these agree."""

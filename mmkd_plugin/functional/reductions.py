@@ -114,9 +114,12 @@ def blocks(feature: Tensor) -> list[tuple[slice, slice]]:
     Other devices have the whole at once, and so has a compiler, which joins the steps itself.
     """
     images, channels, cells = feature.shape
+    everything = [(slice(None), slice(None))]
+    if is_compiling() or feature.device.type != 'cpu':
+        return everything
     limit = BLOCK * torch.get_num_threads()
-    if feature.device.type != 'cpu' or is_compiling() or feature.numel() <= limit:
-        return [(slice(None), slice(None))]
+    if feature.numel() <= limit:
+        return everything
     if channels * cells <= limit:
         step = limit // max(channels * cells, 1)
         return [(slice(first, first + step), slice(None)) for first in range(0, images, step)]

@@ -1,77 +1,27 @@
-"""Time the loss of FGD against a plain version of it and a bare L2 of the same maps, in turns and by one process."""
+"""Time a loss against a plain version of it and a bare L2 of the same maps, in turns and by one process."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor, nn
 
+from benchmarks.plain_losses import plain_chen, plain_fgd, plain_fgi, plain_imitation, plain_pair
 from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods import FGDLoss
+from mmkd_plugin.methods import ChenClassificationLoss, FGDLoss, FGILoss, HolisticLoss, PairWiseLoss
+from mmkd_plugin.models.discriminator import WIDTHS, widths_for
+from mmkd_plugin.recorders.samples import anchors_first
 from mmkd_plugin.study.table import console_table, markdown_table
 
 STRIDES = (8, 16, 32, 64, 128)
 HEADS = ('loss, forward and backward', 'multiple of the bare L2', 'range over the rounds')
-
-
-def plain_masks(boxes: Tensor, height: int, width: int, image: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Foreground and background of one image as one writes them first: a loop over its boxes."""
-    foreground = boxes.new_zeros(height, width)
-    for box in boxes:
-        x1, x2 = int(torch.floor(box[0] / image[1] * width)), int(torch.ceil(box[2] / image[1] * width))
-        y1, y2 = int(torch.floor(box[1] / image[0] * height)), int(torch.ceil(box[3] / image[0] * height))
-        weight = boxes.new_tensor(1 / (y2 + 1 - y1) / (x2 + 1 - x1))
-        cells = foreground[y1 : y2 + 1, x1 : x2 + 1]
-        foreground[y1 : y2 + 1, x1 : x2 + 1] = torch.maximum(cells, weight)
-    background = (foreground == 0).to(boxes.dtype)
-    return foreground, background / background.sum().clamp(min=1)
-
-
-def plain_context(feature: Tensor, block: Any) -> Tensor:
-    """A context block as one writes it first."""
-    weight = block.conv_mask(feature).flatten(2).softmax(2)
-    pooled = torch.matmul(feature.flatten(2), weight.transpose(1, 2))
-    return feature + block.channel_add_conv(pooled[..., None])
-
-
-def plain_fgd(student: Tensor, teacher: Tensor, boxes: Tensor, image: tuple[int, int], module: FGDLoss) -> Tensor:
-    """The weighted sum of FGD's terms on one level, a step for every line of the paper."""
-    count, channels, height, width = student.shape
-    masks = [plain_masks(of_image, height, width, image) for of_image in boxes]
-    foreground, background = (torch.stack(side)[:, None] for side in zip(*masks))
-
-    def attention(feature: Tensor) -> tuple[Tensor, Tensor]:
-        cells = feature.abs().mean(1, keepdim=True).flatten(2) / module.temperature
-        values = feature.abs().mean((2, 3)) / module.temperature
-        spatial = height * width * cells.softmax(2).view(count, 1, height, width)
-        return spatial, channels * values.softmax(1)[..., None, None]
-
-    (student_spatial, student_channel), (teacher_spatial, teacher_channel) = attention(student), attention(teacher)
-
-    def masked(mask: Tensor) -> Tensor:
-        weight = torch.sqrt(mask) * torch.sqrt(teacher_spatial) * torch.sqrt(teacher_channel)
-        return nn.functional.mse_loss(student * weight, teacher * weight, reduction='sum') / count
-
-    terms = {
-        'foreground': masked(foreground),
-        'background': masked(background),
-        'attention': ((student_spatial - teacher_spatial).abs().sum() + (student_channel - teacher_channel).abs().sum())
-        / count,
-        'relation': nn.functional.mse_loss(
-            plain_context(student, module.student_context),
-            plain_context(teacher, module.teacher_context),
-            reduction='sum',
-        )
-        / count,
-    }
-    return torch.stack([weight * terms[name] for name, weight in module.weights.items()]).sum()
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:
@@ -80,7 +30,7 @@ def total(terms: Iterable[Tensor]) -> Tensor:
 
 
 class Maps:
-    """The features of a pyramid, made up, with boxes and FGD's modules.
+    """The features of a pyramid, made up.
 
     Args:
         images: How many.
@@ -88,12 +38,25 @@ class Maps:
         channels: Of every level.
         boxes: On each image.
         device: Where all of it lies.
+        strides: Of the levels.
     """
 
-    def __init__(self, images: int, size: tuple[int, int], channels: int, boxes: int, device: str) -> None:
+    equal = True
+    """Whether the plain side has the same gradients."""
+
+    def __init__(
+        self,
+        images: int,
+        size: tuple[int, int],
+        channels: int,
+        boxes: int,
+        device: str,
+        strides: Sequence[int] = STRIDES,
+    ) -> None:
         torch.manual_seed(0)
         self.size = size
-        shapes = [(images, channels, -(-size[0] // stride), -(-size[1] // stride)) for stride in STRIDES]
+        shapes = [(images, channels, -(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
+        self.sizes = [(shape[2], shape[3]) for shape in shapes]
         self.students = [torch.randn(shape, device=device, requires_grad=True) for shape in shapes]
         self.teachers = [torch.randn(shape, device=device) for shape in shapes]
         corner = torch.rand(images, boxes, 2, device=device) * 0.6
@@ -101,8 +64,7 @@ class Maps:
         self.boxes = torch.cat([corner, corner + extent], -1) * torch.tensor([size[1], size[0]] * 2, device=device)
         self.valid = torch.ones(images, boxes, dtype=torch.bool, device=device)
         self.shapes = torch.tensor([size] * images, device=device)
-        self.modules = [FGDLoss(channels).to(device) for _ in STRIDES]
-        self.leaves = self.students + [item for module in self.modules for item in module.parameters()]
+        self.leaves = list(self.students)
 
     def bare(self) -> tuple[Tensor, ...]:
         """Gradients of the squared difference."""
@@ -111,23 +73,138 @@ class Maps:
         return torch.autograd.grad(loss, self.students)
 
     def plain(self) -> tuple[Tensor, ...]:
-        """Gradients of FGD, written plainly."""
-        levels = zip(self.students, self.teachers, self.modules)
-        loss = total(plain_fgd(student, teacher, self.boxes, self.size, module) for student, teacher, module in levels)
-        return torch.autograd.grad(loss, self.leaves)
+        """Gradients of the loss, written plainly."""
+        return torch.autograd.grad(self.plain_loss(), self.leaves)
 
     def ours(self) -> tuple[Tensor, ...]:
-        """Gradients of FGD."""
+        """Gradients of the loss."""
+        return torch.autograd.grad(self.our_loss(), self.leaves)
+
+    @abstractmethod
+    def plain_loss(self) -> Tensor:
+        """The loss, written plainly."""
+
+    @abstractmethod
+    def our_loss(self) -> Tensor:
+        """The loss."""
+
+
+class FGDMaps(Maps):
+    """FGD on every level of the neck, with context blocks of its own on each."""
+
+    def __init__(self, images: int, size: tuple[int, int], channels: int, boxes: int, device: str) -> None:
+        super().__init__(images, size, channels, boxes, device)
+        self.modules = [FGDLoss(channels).to(device) for _ in STRIDES]
+        self.leaves += [item for module in self.modules for item in module.parameters()]
+
+    def plain_loss(self) -> Tensor:
+        """FGD with loops over boxes."""
         levels = zip(self.students, self.teachers, self.modules)
-        loss = total(
+        return total(plain_fgd(student, teacher, self.boxes, self.size, module) for student, teacher, module in levels)
+
+    def our_loss(self) -> Tensor:
+        """FGD."""
+        levels = zip(self.students, self.teachers, self.modules)
+        return total(
             total(module.terms(student, teacher, self.boxes, self.valid, self.shapes).values())
             for student, teacher, module in levels
         )
-        return torch.autograd.grad(loss, self.leaves)
+
+
+class FGIMaps(Maps):
+    """FGI on every level of the neck, with nine anchors in each cell, masks included."""
+
+    def __init__(self, images: int, size: tuple[int, int], channels: int, boxes: int, device: str) -> None:
+        super().__init__(images, size, channels, boxes, device)
+        self.module = FGILoss(loss_weight=1.0)
+        ways = [(side * ratio, side / ratio) for side in (4.0, 5.04, 6.35) for ratio in (0.707, 1.0, 1.414)]
+        self.anchors = []
+        for (height, width), stride in zip(self.sizes, STRIDES):
+            rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+            centre = torch.stack([columns, rows], -1).float()[:, :, None] * stride
+            half = torch.tensor(ways) * stride / 2
+            self.anchors.append(torch.cat([centre - half, centre + half], -1).reshape(-1, 4).to(device))
+
+    def plain_loss(self) -> Tensor:
+        """FGI with a loop over boxes."""
+        module = self.module
+        masks = plain_imitation(self.anchors, self.boxes, self.sizes, module.psi, module.base_size)
+        return plain_fgi(self.students, self.teachers, masks)
+
+    def our_loss(self) -> Tensor:
+        """FGI."""
+        return total(self.module.terms(self.students, self.teachers, self.boxes, self.valid, self.anchors).values())
+
+
+class PairMaps(Maps):
+    """PairWise on one map of stride 8, pooled by 2 x 2 cells."""
+
+    def __init__(self, images: int, size: tuple[int, int], channels: int, boxes: int, device: str) -> None:
+        super().__init__(images, size, channels, boxes, device, strides=STRIDES[:1])
+        self.module = PairWiseLoss(patch=2, pooling='avg', loss_weight=1.0)
+
+    def plain_loss(self) -> Tensor:
+        """PairWise with both matrices."""
+        return plain_pair(self.students[0], self.teachers[0])
+
+    def our_loss(self) -> Tensor:
+        """PairWise."""
+        return total(self.module.terms(self.students[0], self.teachers[0]).values())
+
+
+class ChenMaps(Maps):
+    """Chen's classes of a one-stage detector: as many logits in a cell as there are channels."""
+
+    def plain_loss(self) -> Tensor:
+        """The cross-entropy step by step."""
+        return total(plain_chen(*pair, background_weight=1.5) for pair in zip(self.students, self.teachers))
+
+    def our_loss(self) -> Tensor:
+        """The cross-entropy, on rows of 80 classes where the channels allow that."""
+        module = ChenClassificationLoss(hard_share=0.0, sigmoid=True)
+        terms = []
+        for pair in zip(self.students, self.teachers):
+            classes = 80 if pair[0].shape[1] % 80 == 0 else pair[0].shape[1]
+            rows = (anchors_first(item, classes) for item in pair)
+            terms.append(total(module.terms(*rows, avg_factor=1.0).values()))
+        return total(terms)
+
+
+class HolisticMaps(Maps):
+    """Both sides of the discriminator's game on a class map of stride 8; plain are the authors' stages for any map."""
+
+    equal = False
+
+    def __init__(self, images: int, size: tuple[int, int], channels: int, boxes: int, device: str) -> None:
+        super().__init__(images, size, channels, boxes, device, strides=STRIDES[:1])
+        self.image = torch.randn(images, 3, *size, device=device)
+        authors, ours = (
+            HolisticLoss(channels, widths=widths).to(device) for widths in (WIDTHS, widths_for(min(self.sizes[0])))
+        )
+        self.games = dict(plain=authors, ours=ours)
+
+    def _loss(self, side: str) -> Tensor:
+        game = self.games[side]
+        self.leaves = [*self.students, *game.parameters()]
+        return game(self.students[0], self.teachers[0], self.image)
+
+    def plain_loss(self) -> Tensor:
+        """The authors' discriminator, to whose size the map is enlarged."""
+        return self._loss('plain')
+
+    def our_loss(self) -> Tensor:
+        """The discriminator that a map of this size gets."""
+        return self._loss('ours')
+
+
+LOSSES = dict(fgd=FGDMaps, fgi=FGIMaps, pair=PairMaps, chen=ChenMaps, holistic=HolisticMaps)
+"""What is timed, by the name that ``--loss`` takes."""
 
 
 def require_equal(maps: Maps) -> None:
     """Refuse to time two losses that are not the same."""
+    if not maps.equal:
+        return
     for ours, plain in zip(maps.ours(), maps.plain()):
         if not torch.allclose(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max())):
             raise DistillError('The two losses have different gradients, so their times say nothing; mend one of them.')
@@ -168,6 +245,7 @@ def cells(times: dict[str, list[float]], unit: str) -> list[tuple[str, ...]]:
 def main() -> None:
     """Measure and print."""
     parser = CommandParser(description=__doc__)
+    parser.add_argument('--loss', choices=sorted(LOSSES), default='fgd', help='fgd by default')
     parser.add_argument('--images', type=int, default=2, help='2 by default')
     parser.add_argument(
         '--size', type=int, nargs=2, default=[800, 1344], metavar=('H', 'W'), help='800 1344 by default'
@@ -179,9 +257,9 @@ def main() -> None:
     args = parser.parse_args()
     with plain_errors():
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        maps = Maps(args.images, tuple(args.size), args.channels, args.boxes, device)
+        maps = LOSSES[args.loss](args.images, tuple(args.size), args.channels, args.boxes, device)
         require_equal(maps)
-        sides = {'bare L2': maps.bare, 'FGD, plain': maps.plain, 'FGD, ours': maps.ours}
+        sides = {'bare L2': maps.bare, f'{args.loss}, plain': maps.plain, f'{args.loss}, ours': maps.ours}
         found = cells(seconds(sides, args.rounds), 'bare L2')
         wide_console().print(console_table(f'{device}, {torch.get_num_threads()} threads', found, HEADS))
         if args.out:

@@ -102,6 +102,7 @@ class DistillAlgorithm(BaseAlgorithm):
             name: Adversary(self.distiller.distill_losses[name], **options)
             for name, options in (adversaries or {}).items()
         }
+        self.distiller.keep = set(self.adversaries)
         self.teachers = {name: self._freeze(**options) for name, options in teachers.items()}
         self.distiller.prepare_from_student(self.architecture)
         # One whose records are kept is not built yet.
@@ -199,7 +200,7 @@ class DistillAlgorithm(BaseAlgorithm):
             teacher.run(batch_inputs, data_samples, needed)
         terms = self.distiller.compute_terms(functools.partial(self._measure, losses, due) if due else None)
         for name in terms.keys() & self.adversaries.keys():
-            self.adversaries[name].remember(self.distiller.arguments(name))
+            self.adversaries[name].remember(self.distiller.kept[name])
         for observe in list(self.step_observers):
             observe(self, losses)
         self.distiller.release_records()

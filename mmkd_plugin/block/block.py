@@ -13,6 +13,7 @@ from mmkd_plugin.distillers.distiller import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
+from mmkd_plugin.utilities.compiling import require_compiler
 from mmkd_plugin.utilities.settings import Factor, Positive, PowerOf, check_all, from_dict, require_finite, settings_of
 
 ONLY = 'teacher'
@@ -69,6 +70,8 @@ class WrittenBlock(TeacherKeys):
             that has no ``share`` of its own gets an equal part.
         teacher_cache: Whether the teacher's records are kept on the disk and read instead of running it, for pipelines
             that give the same image each time up to a flip; a dict has keys of its own.
+        compile_losses: Whether torch compiles the losses when they are first called, which takes a minute or so and
+            makes large maps cheaper; one with a discriminator stays as it is.
     """
 
     teachers: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -78,6 +81,7 @@ class WrittenBlock(TeacherKeys):
     self_check: bool = True
     share: Positive = 3.0
     teacher_cache: Union[bool, Dict[str, Any]] = False
+    compile_losses: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,7 @@ class DistillBlock:
         unlabelled: Images without labels that join each batch, None for none.
         self_check: Whether the first step prints its table and stops the run on a fault.
         teacher_cache: How the teachers' records are kept on the disk, None for not at all.
+        compile_losses: Whether torch compiles the losses.
     """
 
     teachers: Dict[str, TeacherBlock]
@@ -99,6 +104,7 @@ class DistillBlock:
     unlabelled: Optional[UnlabelledBlock] = None
     self_check: bool = True
     teacher_cache: Optional[CacheBlock] = None
+    compile_losses: bool = False
 
     @classmethod
     def parse(cls, values: Dict[str, Any]) -> DistillBlock:
@@ -142,7 +148,9 @@ class DistillBlock:
             for name, method in active.items():
                 method.check_unlabelled(f'distill.methods.{name}')
         cache = parse_cache(written.teacher_cache, 'distill.teacher_cache')
-        return cls(teachers, active, written.inherit, unlabelled, written.self_check, cache)
+        if written.compile_losses:
+            require_compiler()
+        return cls(teachers, active, written.inherit, unlabelled, written.self_check, cache, written.compile_losses)
 
     @staticmethod
     def default_share() -> float:

@@ -74,7 +74,10 @@ def expand_block(
         if scale != 1:
             options[name]['teacher_scale'] = scale
         parts.merge(of_teacher.of_teacher(name))
-    return dict(teachers=options, distiller=parts.distiller(), inherit=block.inherit, **parts.options())
+    distiller = parts.distiller()
+    if block.compile_losses:
+        distiller['compile_losses'] = True
+    return dict(teachers=options, distiller=distiller, inherit=block.inherit, **parts.options())
 
 
 def _require_kept(name: str, method: Method, parts: Parts) -> None:

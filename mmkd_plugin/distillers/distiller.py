@@ -15,9 +15,11 @@ from mmkd_plugin.distillers.balance import Balance
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.compiling import compiled, require_compiler
 from mmkd_plugin.utilities.nested import tensors_of
 from mmkd_plugin.utilities.precision import full_precision
 from mmkd_plugin.utilities.resize import resize_map
+from mmkd_plugin.utilities.sharing import one_step
 
 LEVEL = '_level'
 """Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
@@ -40,17 +42,29 @@ class Distiller(ConfigurableDistiller):
     ``align_corners=True``; a teacher recorder names its ``teacher``, the only one by default; losses run in float32
     whatever the precision of the models; weights follow schedules; records are released after the step.
 
+    Attributes:
+        terms: The weighted terms of this step by loss and name.
+        keep: The losses whose arguments of this step are kept as they were, for a second look at them.
+        kept: These arguments by loss, until the records are released.
+
     Args:
         schedules: Arguments of :class:`~mmkd_plugin.distillers.schedule.WeightSchedule` by loss, or by
             ``'<loss>.<term>'`` for one term, which then follows its own alone.
         balance: The methods whose weights find themselves: arguments of
             :class:`~mmkd_plugin.distillers.balance.Balanced` by name.
+        compile_losses: Whether torch compiles the losses when they are first called; one with a discriminator never.
         **kwargs: MMRazor's keys.
     """
 
     def __init__(
-        self, schedules: dict[str, dict] | None = None, balance: dict[str, dict] | None = None, **kwargs: Any
+        self,
+        schedules: dict[str, dict] | None = None,
+        balance: dict[str, dict] | None = None,
+        compile_losses: bool = False,
+        **kwargs: Any,
     ) -> None:
+        if compile_losses:
+            require_compiler()
         recorders = copy.deepcopy(kwargs.pop('teacher_recorders', None) or {})
         owners = {name: recorder.pop('teacher', None) for name, recorder in recorders.items()}
         # Parameters are drawn in this order, whatever the order of the config, which a printed one loses.
@@ -59,6 +73,10 @@ class Distiller(ConfigurableDistiller):
         super().__init__(teacher_recorders=recorders, **kwargs)
         self.teacher_of: dict[str, str | None] = owners
         self.terms: dict[str, dict[str, Tensor]] = {}
+        self.keep: set[str] = set()
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.compile_losses = compile_losses
+        self._compiled: dict[str, Callable[..., Any]] = {}
         self.progress: Progress | None = None
         self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
         self.balance = Balance(balance) if balance else None
@@ -188,8 +206,14 @@ class Distiller(ConfigurableDistiller):
         self.terms = {}
         full: dict[str, list[Tensor]] = {}
         active = self.active_losses()
-        for name in active:
-            values = self._run(name, self.arguments(name))
+        found = {}
+        with one_step():
+            for name in active:
+                arguments = self.arguments(name)
+                found[name] = self._run(name, arguments)
+                if name in self.keep:
+                    self.kept[name] = arguments
+        for name, values in found.items():
             full[name] = list(values.values())
             if self.schedules:
                 self._terms_seen.update(values)
@@ -261,7 +285,7 @@ class Distiller(ConfigurableDistiller):
         for manager in (self.student_recorders, self.teacher_recorders):
             for recorder in manager.recorders.values():
                 recorder.reset_data_buffer()
-        self.terms = {}
+        self.terms, self.kept = {}, {}
 
     def _factors(self, loss: str) -> tuple[float, bool, dict[str, float]]:
         """The factor of a loss's terms, whether any term has one, and the factors of those with their own schedule."""
@@ -297,10 +321,8 @@ class Distiller(ConfigurableDistiller):
 
     def _run(self, name: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
         """The terms of a loss, in float32; what it refuses is told as a mistake of the user, with the loss's name."""
-        loss: Any = self.distill_losses[name]
         try:
-            run = loss.terms if hasattr(loss, 'terms') else loss.__call__
-            result = full_precision(run)(**arguments)
+            result = self._runnable(name)(**arguments)
         except ValueError as error:
             raise DistillError(f'In "{name}": {error}') from error
         except torch.cuda.OutOfMemoryError:
@@ -315,6 +337,16 @@ class Distiller(ConfigurableDistiller):
                 ) from error
             raise
         return result if isinstance(result, dict) else {'': result}
+
+    def _runnable(self, name: str) -> Callable[..., Any]:
+        """A loss as a function, compiled where that is wanted."""
+        loss: Any = self.distill_losses[name]
+        run = full_precision(loss.terms if hasattr(loss, 'terms') else loss.__call__)
+        if not self.compile_losses or name in self.keep:
+            return run
+        if name not in self._compiled:
+            self._compiled[name] = compiled(run)
+        return self._compiled[name]
 
     def _other_widths(self, name: str, arguments: dict[str, Any]) -> str:
         """The shapes of the features that a loss compares although their widths differ; empty where these agree."""

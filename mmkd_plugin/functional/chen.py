@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, logsigmoid
+from torch.nn.functional import l1_loss, log_softmax, mse_loss
 
+from mmkd_plugin.functional.reductions import blocks_of_rows
 from mmkd_plugin.utilities.checks import require_choice, require_same_shape
 from mmkd_plugin.utilities.precision import full_precision
 
@@ -84,10 +87,9 @@ def weighted_soft_binary_cross_entropy(
         tensor([0.8664])
     """
     require_same_shape(student, teacher)
-    student, teacher = student / temperature, teacher.detach() / temperature
-    # sigmoid(-x) is 1 - sigmoid(x) without the cancellation.
-    background = background_weight * (-teacher).sigmoid() * logsigmoid(-student)
-    return -(background + teacher.sigmoid() * logsigmoid(student)).sum(-1)
+    columns = student.shape[-1]
+    rows = student.reshape(-1, columns), teacher.detach().reshape(-1, columns)
+    return _BinaryCrossEntropy.apply(*rows, background_weight, temperature).view(student.shape[:-1])
 
 
 @full_precision
@@ -210,6 +212,54 @@ def hint_loss(student: Tensor, teacher: Tensor, *, norm: str = 'l2', reduction: 
     require_same_shape(student, teacher)
     require_choice('norm', norm, NORMS)
     require_choice('reduction', reduction, REDUCTIONS)
-    difference = student - teacher.detach()
-    total = (difference**2 if norm == 'l2' else difference.abs()).sum()
-    return total / {'mean': difference.numel(), 'batchmean': len(difference), 'sum': 1}[reduction]
+    distance = mse_loss if norm == 'l2' else l1_loss
+    total = distance(student, teacher.detach(), reduction='sum')
+    return total / {'mean': student.numel(), 'batchmean': len(student), 'sum': 1}[reduction]
+
+
+class _BinaryCrossEntropy(torch.autograd.Function):
+    """The sums of :func:`weighted_soft_binary_cross_entropy` over ``(R, C)``.
+
+    A one-stage detector has hundreds of columns in every cell, more than its features have channels. Autograd would
+    keep such a map for every step of the formula; here the logits alone are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, background_weight: float, temperature: float) -> Tensor:
+        """See the class."""
+        ctx.save_for_backward(student, teacher)
+        ctx.options = background_weight, temperature
+        sums = student.new_empty(len(student))
+        for rows in blocks_of_rows(student):
+            ours, theirs = student[rows] / temperature, teacher[rows] / temperature
+            sums[rows] = _binary_cross_entropy(ours, theirs, background_weight)
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """The student's gradient; that of the gradient itself goes through the same steps, one by one."""
+        student, teacher = ctx.saved_tensors
+        weight, temperature = ctx.options
+        if torch.is_grad_enabled():
+            found = _binary_gradient(student / temperature, teacher / temperature, weight)
+            return found * (gradient / temperature)[:, None], None, None, None
+        of_student = torch.empty_like(student)
+        for rows in blocks_of_rows(student):
+            found = _binary_gradient(student[rows] / temperature, teacher[rows] / temperature, weight)
+            torch.mul(found, (gradient[rows] / temperature)[:, None], out=of_student[rows])
+        return of_student, None, None, None
+
+
+def _binary_cross_entropy(student: Tensor, teacher: Tensor, background_weight: float) -> Tensor:
+    """Sum over the columns of ``w (1 - p_t) s(x) + p_t s(-x)`` with the softplus s, whose values share a logarithm."""
+    # sigmoid(-x) is 1 - sigmoid(x) without the cancellation.
+    background, foreground = background_weight * (-teacher).sigmoid(), teacher.sigmoid()
+    shared = student.abs().neg_().exp_().log1p_()
+    found = background * (student.relu() + shared)
+    return found.addcmul_(foreground, (-student).relu_().add_(shared)).sum(-1)
+
+
+def _binary_gradient(student: Tensor, teacher: Tensor, background_weight: float) -> Tensor:
+    """Its gradient, ``w (1 - p_t) p_s - p_t (1 - p_s)``."""
+    background = background_weight * (-teacher).sigmoid() * student.sigmoid()
+    return background - teacher.sigmoid() * (-student).sigmoid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,10 @@ from torch import Tensor
 from mmkd_plugin.functional.reductions import reductions, sizes
 from mmkd_plugin.utilities.checks import require_same_shape
 from mmkd_plugin.utilities.precision import full_precision
+from mmkd_plugin.utilities.sharing import shared
+
+_MAX_PAINTED = 2**22
+"""Weights that are painted at once, those of every box on every cell: 16 MiB in float32."""
 
 
 class FGDTerms(NamedTuple):
@@ -64,10 +69,16 @@ def channel_attention(feature: Tensor, temperature: float = 0.5) -> Tensor:
     return _share(feature.abs().mean((2, 3)), temperature)
 
 
+@shared
 @torch.no_grad()
 @full_precision
 def box_masks(
-    boxes: Tensor, valid: Tensor, image_shapes: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32
+    boxes: Tensor,
+    valid: Tensor,
+    image_shapes: Tensor,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    max_painted: int = _MAX_PAINTED,
 ) -> tuple[Tensor, Tensor]:
     r"""Weight of each cell of a feature map as foreground and as background.
 
@@ -90,6 +101,7 @@ def box_masks(
         image_shapes: ``(N, 2)``, height and width of each image before padding, in pixels.
         size: Height and width of the feature map.
         dtype: Of the masks. Foreground weights are rounded to float32 in any case, as the released code does.
+        max_painted: How many cells of boxes to paint at once, so that memory does not grow with the number of boxes.
 
     Returns:
         Foreground and background, ``(N, H, W)`` each. An image without boxes has the foreground 0 and the background
@@ -122,8 +134,13 @@ def box_masks(
         column = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
         in_rows = (row >= top[..., None]) & (row <= bottom[..., None])
         in_columns = (column >= left[..., None]) & (column <= right[..., None])
-        painted = (weight[..., None] * in_rows)[..., None] * in_columns[..., None, :]
-        foreground = painted.amax(1).to(dtype)
+        rows = weight[..., None] * in_rows
+        step = max(max_painted // (len(boxes) * height * width), 1)
+        painted = [
+            (of_rows[..., None] * of_columns[..., None, :]).amax(1)
+            for of_rows, of_columns in zip(rows.split(step, 1), in_columns.split(step, 1))
+        ]
+        foreground = functools.reduce(torch.maximum, painted).to(dtype)
     else:
         foreground = boxes.new_zeros((boxes.shape[0], height, width), dtype=dtype)
     background = (foreground == 0).to(dtype)
@@ -197,28 +214,33 @@ def fgd_loss(
     require_same_shape(student, teacher)
     teacher = teacher.detach()
     images, channels, height, width = student.shape
-    by_cell, by_channel = teacher.new_ones(images, height, width), teacher.new_ones(images, channels)
     spatial, channel = attend in ('both', 'spatial'), attend in ('both', 'channel')
-    if spatial or channel:
+    apart = not together and 'foreground' in terms
+    weighed = apart or 'background' in terms
+    attended = 'attention' in terms
+    by_cell, by_channel = teacher.new_ones(images, height, width), teacher.new_ones(images, channels)
+    if (spatial or channel) and (weighed or attended):
         of_cells, of_channels = sizes(teacher)
         by_cell = _share(of_cells, temperature) if spatial else by_cell
         by_channel = _share(of_channels, temperature) if channel else by_channel
-    sums = reductions(student, teacher, by_channel)
+    wanted = {'by_cell': attended and spatial, 'by_channel': attended and channel, 'energy': weighed}
+    wanted.update(dict.fromkeys(('difference', 'square'), 'relation' in terms))
+    sums = reductions(student, teacher, by_channel, [name for name, read in wanted.items() if read])
     foreground = background = attention = relation = None
-    if 'foreground' in terms or 'background' in terms:
-        painted = torch.zeros_like(valid) if together else valid
-        masks = box_masks(boxes, painted, image_shapes, (height, width), dtype=teacher.dtype)
+    if 'foreground' in terms:
+        foreground = student.new_zeros(())
+    if sums.energy is not None:
+        painted = (boxes[:, :0], valid[:, :0]) if together else (boxes, valid)
+        masks = box_masks(*painted, image_shapes, (height, width), dtype=teacher.dtype)
         energy = by_cell * sums.energy
-        foreground = (masks[0] * energy).sum() / images if 'foreground' in terms else None
+        foreground = (masks[0] * energy).sum() / images if apart else foreground
         background = (masks[1] * energy).sum() / images if 'background' in terms else None
-    if 'attention' in terms:
+    if attended:
         attention = student.new_zeros(())
-        if spatial:
-            attention = attention + (_share(sums.by_cell, temperature) - by_cell).abs().sum()
-        if channel:
-            attention = attention + (_share(sums.by_channel, temperature) - by_channel).abs().sum()
-        attention = attention / images
-    if 'relation' in terms:
+        for found, of_teacher in ((sums.by_cell, by_cell), (sums.by_channel, by_channel)):
+            if found is not None:
+                attention = attention + (_share(found, temperature) - of_teacher).abs().sum() / images
+    if sums.difference is not None and sums.square is not None:
         added = student.new_zeros(images, channels)
         for context, feature, sign in ((student_context, student, 1), (teacher_context, teacher, -1)):
             added = added if context is None else added + sign * context(feature).flatten(1)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.functional.reductions import squared_distances
 from mmkd_plugin.utilities.checks import require_choice, require_same_shape
 from mmkd_plugin.utilities.precision import full_precision
+from mmkd_plugin.utilities.sharing import shared
 
 READINGS = ('assigned', 'all', 'global')
 
-_MAX_OVERLAPS = 2**23
-"""IoUs computed at once: 32 MiB in float32, of which about five live at a time."""
+_MAX_OVERLAPS = 2**22
+"""Pairs of a box and a cell that are gone through at once: 16 MiB in float32, of which about five live at a time."""
 
 
 @full_precision
@@ -42,6 +44,7 @@ def box_levels(boxes: Tensor, levels: int, base_size: float = 56.0) -> Tensor:
     return level.clamp(0, levels - 1).long()
 
 
+@shared
 @torch.no_grad()
 @full_precision
 def imitation_masks(
@@ -66,8 +69,8 @@ def imitation_masks(
     taken there. ``'all'``: a box lights every level, each against its own maximum. ``'global'``: a box lights every
     level, against one maximum over all of them. On a single map the three agree.
 
-    Overlaps are computed for a limited number of anchors at a time, twice: for the maxima, then for the masks. Memory
-    therefore grows with neither the number of anchors nor that of boxes.
+    Of the anchors of a cell only the largest IoU is kept, and boxes are gone through a limited number at a time, so
+    that memory grows with neither the number of boxes nor that of the anchors of a cell.
 
     Args:
         priors: Anchors of each level, ``(H * W * K, 4)`` with the K anchors of a cell in succession, or
@@ -80,7 +83,7 @@ def imitation_masks(
         plus_one_pixel: Count the last pixel into widths and heights, as the released code does; a box of one pixel
             then lights nothing.
         base_size: Of :func:`box_levels`.
-        max_overlaps: How many IoUs to compute at once.
+        max_overlaps: How many IoUs of boxes with cells to compute at once; a single box of each image may meet more.
 
     Returns:
         ``(N, H, W)`` bool for each level.
@@ -101,33 +104,27 @@ def imitation_masks(
             f'FGI got priors of {len(priors)} levels for {len(sizes)} feature maps; record the features of the levels '
             'on which the head places its anchors.'
         )
-    anchors = [_flat_anchors(level, size) for level, size in zip(priors, sizes)]
+    anchors = [_by_place(level, size) for level, size in zip(priors, sizes)]
     images, count = valid.shape
     if not count:
         return [valid.new_zeros((images, *size)) for size in sizes]
-    offset = float(plus_one_pixel)
     if plus_one_pixel:
         valid = valid & ((boxes[..., 2] > boxes[..., 0]) | (boxes[..., 3] > boxes[..., 1]))
-    step = max(max_overlaps // (images * count), 1)
-
-    def overlaps(level: Tensor) -> Iterator[Tensor]:
-        for part in level.split(step):
-            yield _iou(boxes, part, offset)
-
-    peaks = [torch.stack([iou.amax(-1) for iou in overlaps(level)]).amax(0) for level in anchors]
-    if reading == 'global':
-        peaks = [torch.stack(peaks).amax(0)] * len(peaks)
-    used = [valid] * len(peaks)
-    if reading == 'assigned':
-        assigned = box_levels(boxes, len(peaks), base_size)
-        used = [valid & (assigned == index) for index in range(len(peaks))]
-    masks = []
-    for level, peak, lights, (height, width) in zip(anchors, peaks, used, sizes):
-        lit = [((iou > psi * peak[..., None]) & lights[..., None]).any(1) for iou in overlaps(level)]
-        masks.append(torch.cat(lit, 1).view(images, height, width, -1).any(-1))
-    return masks
+    masks = [valid.new_zeros((images, height * width)) for height, width in sizes]
+    assigned = box_levels(boxes, len(sizes), base_size)
+    step = max(max_overlaps // (images * sum(height * width for height, width in sizes)), 1)
+    for some, used, levels in zip(boxes.split(step, 1), valid.split(step, 1), assigned.split(step, 1)):
+        overlaps = [_largest_iou(some, level, float(plus_one_pixel)) for level in anchors]
+        peaks = [iou.amax(-1) for iou in overlaps]
+        if reading == 'global':
+            peaks = [torch.stack(peaks).amax(0)] * len(peaks)
+        for index, (mask, iou, peak) in enumerate(zip(masks, overlaps, peaks)):
+            lights = used & (levels == index) if reading == 'assigned' else used
+            mask |= (iou > torch.where(lights, psi * peak, torch.inf)[..., None]).any(1)
+    return [mask.view(images, *size) for mask, size in zip(masks, sizes)]
 
 
+@shared
 @torch.no_grad()
 @full_precision
 def box_regions(
@@ -180,7 +177,11 @@ def box_regions(
         column = torch.arange(width, device=boxes.device) * stride
         in_rows = (y1 < row + stride) & (y2 > row) & lights[..., None]
         in_columns = (x1 < column + stride) & (x2 > column)
-        masks.append((in_rows[..., None] & in_columns[..., None, :]).any(1))
+        step = max(_MAX_OVERLAPS // (len(boxes) * height * width), 1)
+        mask = valid.new_zeros((len(boxes), height, width))
+        for rows, columns in zip(in_rows.split(step, 1), in_columns.split(step, 1)):
+            mask |= (rows[..., None] & columns[..., None, :]).any(1)
+        masks.append(mask)
     return masks
 
 
@@ -220,7 +221,7 @@ def fgi_loss(
         require_same_shape(*features)
     if counts is None:
         counts = lit_cells(masks)
-    sums = [(mask * ((one - other.detach()) ** 2).sum(1)).sum() for one, other, mask in zip(student, teacher, masks)]
+    sums = [(mask * squared_distances(one, other)).sum() for one, other, mask in zip(student, teacher, masks)]
     return (torch.stack(sums) / (2 * torch.where(counts > 0, counts, 1))).sum()
 
 
@@ -241,8 +242,8 @@ def lit_cells(masks: Sequence[Tensor]) -> Tensor:
     return torch.stack([mask.sum() for mask in masks]).float()
 
 
-def _flat_anchors(priors: Tensor, size: tuple[int, int]) -> Tensor:
-    """Anchors of a level as ``(H * W * K, 4)``."""
+def _by_place(priors: Tensor, size: tuple[int, int]) -> Tensor:
+    """Anchors of a level as ``(K, 4, H * W)``: the first of every cell, then the second, and so on."""
     if priors.shape[-1] != 4:
         raise DistillError(
             f'FGI compares anchors with boxes, but the priors hold {priors.shape[-1]} numbers each; a head that '
@@ -255,18 +256,22 @@ def _flat_anchors(priors: Tensor, size: tuple[int, int]) -> Tensor:
             f'FGI got {len(flat)} priors for a feature map of {size[0]} x {size[1]} cells; record the feature on which '
             'the head places these priors.'
         )
-    return flat
+    return flat.view(cells, -1, 4).permute(1, 2, 0).contiguous()
 
 
-def _iou(boxes: Tensor, anchors: Tensor, offset: float) -> Tensor:
-    """IoU of ``(N, B, 4)`` boxes with ``(A, 4)`` anchors, ``(N, B, A)``; widths and heights grow by the offset."""
-    boxes = boxes[..., None, :]
-    right, bottom = torch.minimum(boxes[..., 2], anchors[:, 2]), torch.minimum(boxes[..., 3], anchors[:, 3])
-    width = (right - torch.maximum(boxes[..., 0], anchors[:, 0]) + offset).clamp_(min=0)
-    height = (bottom - torch.maximum(boxes[..., 1], anchors[:, 1]) + offset).clamp_(min=0)
-    del right, bottom
-    shared = width.mul_(height)
-    del height
-    areas = [(x[..., 2] - x[..., 0] + offset) * (x[..., 3] - x[..., 1] + offset) for x in (boxes, anchors)]
-    # Two boxes without area give NaN, which exceeds no threshold.
-    return shared / (areas[0] + areas[1] - shared)
+def _largest_iou(boxes: Tensor, anchors: Tensor, offset: float) -> Tensor:
+    """Largest IoU of ``(N, B, 4)`` boxes with the anchors of each cell, ``(K, 4, cells)``: ``(N, B, cells)``.
+
+    Widths and heights grow by the offset.
+    """
+    left, top, right, bottom = boxes[..., None].unbind(2)
+    areas = (right - left + offset) * (bottom - top + offset)
+    largest: Tensor | None = None
+    for x1, y1, x2, y2 in (anchor.unbind() for anchor in anchors):
+        shared_area = torch.minimum(right, x2).sub_(torch.maximum(left, x1)).add_(offset).clamp_(min=0)
+        shared_area *= torch.minimum(bottom, y2).sub_(torch.maximum(top, y1)).add_(offset).clamp_(min=0)
+        # Two boxes without area give NaN, which exceeds no threshold.
+        iou = shared_area.div_(areas + (x2 - x1 + offset) * (y2 - y1 + offset) - shared_area)
+        largest = iou if largest is None else torch.maximum(largest, iou, out=largest)
+    assert largest is not None
+    return largest

@@ -5,6 +5,8 @@ The third part, the adversarial one, is in :mod:`mmkd_plugin.functional.holistic
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
@@ -131,8 +133,8 @@ def pair_wise_loss(
         )
     pool = max_pool2d if pooling == 'max' else avg_pool2d
     of_student, of_teacher = (pool(feature, area, area, ceil_mode=True) for feature in (student, teacher.detach()))
-    difference = node_similarity(of_teacher) - node_similarity(of_student, detach_norm=detach_norm)
-    return (difference**2).sum() / (nodes**2 * teacher.shape[0])
+    distance = _SimilarityDistance.apply(_directions(of_student, detach_norm), _directions(of_teacher, detach_norm))
+    return distance / (nodes**2 * teacher.shape[0])
 
 
 @full_precision
@@ -154,10 +156,41 @@ def node_similarity(feature: Tensor, *, detach_norm: bool = True) -> Tensor:
         tensor([[[1.0000, 0.6000],
                  [0.6000, 1.0000]]])
     """
+    unit = _directions(feature, detach_norm)
+    return unit.transpose(1, 2) @ unit
+
+
+def _directions(feature: Tensor, detach_norm: bool) -> Tensor:
+    """The cells of ``(N, C, H, W)`` divided by their length: ``(N, C, H * W)``."""
     feature = feature.flatten(2)
     length = torch.linalg.vector_norm(feature, dim=1, keepdim=True)
     # A cell without length has no direction to learn, and the gradient of one would be divided by 1e-8.
     feature = torch.where(length > 0, feature, 0)
     norm = length + 1e-8
-    unit = feature / (norm.detach() if detach_norm else norm)
-    return unit.transpose(1, 2) @ unit
+    return feature / (norm.detach() if detach_norm else norm)
+
+
+class _SimilarityDistance(torch.autograd.Function):
+    """Sum of the squared differences of two models' products of all pairs of columns, ``(N, C, M)``.
+
+    Of the M x M products one matrix exists at a time and none is kept. The gradient, :math:`-4 u (A^t - A^s)`, is
+    computed with the sum, since it is as small as the columns.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        """See the class."""
+        difference = torch.bmm(teacher.transpose(1, 2), teacher)
+        difference.baddbmm_(student.transpose(1, 2), student, alpha=-1)
+        gradient = torch.bmm(student, difference).mul_(-4) if ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(student, teacher, gradient)
+        return difference.square_().sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The student's gradient; that of the gradient itself goes through the products again."""
+        student, teacher, of_student = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            difference = teacher.transpose(1, 2) @ teacher - student.transpose(1, 2) @ student
+            of_student = -4 * (student @ difference)
+        return gradient * of_student, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from mmkd_plugin.methods.arguments import require_optim_wrapper, require_optimiz
 from mmkd_plugin.methods.base import Method
 from mmkd_plugin.methods.loss import DistillLoss
 from mmkd_plugin.methods.parts import Parts
-from mmkd_plugin.models.discriminator import Discriminator
-from mmkd_plugin.probe.models import ModelPair
+from mmkd_plugin.models.discriminator import WIDTHS, Discriminator, widths_for
+from mmkd_plugin.probe.models import HeadPair, ModelPair
 from mmkd_plugin.registry import METHODS, MODELS
 from mmkd_plugin.utilities.precision import full_precision
 from mmkd_plugin.utilities.settings import Count, Factor
@@ -49,7 +49,7 @@ class HolisticLoss(DistillLoss):
         self,
         num_classes: int,
         conditional: bool = True,
-        widths: Sequence[Count] = (64, 128, 256, 512),
+        widths: Sequence[Count] = WIDTHS,
         image_channels: int = 3,
         adversary: Literal['wgan', 'hinge'] = 'wgan',
         discriminator_weight: Factor = 0.1,
@@ -109,6 +109,9 @@ class HolisticLoss(DistillLoss):
         Raises:
             ValueError: If the image is missing, or a class map is of other classes.
         """
+        if image is not None and self.discriminator.conditional:
+            # Both maps, which have one size, are judged beside the same picture.
+            image = self.discriminator.seen(image, teacher)
         judged_teacher = self.discriminator.joint(teacher.detach(), image)
         judged_student = self.discriminator.joint(student.detach(), image)
         teacher_scores = self.discriminator.score(judged_teacher)
@@ -129,6 +132,9 @@ class Holistic(Method):
     logits of before the student's step. The student's are resized to the teacher's size where theirs differs.
 
     Attributes:
+        widths: Channels of the discriminator's stages, each of which halves the map; ``'auto'`` are the authors', 64,
+            128, 256 and 512, of which as many are left out at the end as would have the class maps enlarged by a factor
+            of two or more: maps of 17 to 32 cells keep three, of 9 to 16 two.
         optimizer: Config of the discriminator's optimizer.
         optim_wrapper: Further keys of its optimizer wrapper; type, accumulation and clipping are those of the student's
             by default.
@@ -137,9 +143,10 @@ class Holistic(Method):
 
     task = 'segmentation'
     losses = {'': HolisticLoss}
-    given = ('num_classes', 'image_channels')
+    given = ('num_classes', 'image_channels', 'widths')
     renamed = {'holistic_weight': 'loss_weight'}
 
+    widths: Union[Literal['auto'], List[Count]] = 'auto'
     optimizer: Dict[str, Any] = dataclasses.field(
         default_factory=lambda: dict(type='SGD', lr=4e-4, momentum=0.9, weight_decay=5e-4)
     )
@@ -167,11 +174,17 @@ class Holistic(Method):
         heads.require_same_classes()
         parts = Parts(same_classes=True)
         loss = f'loss_{name}'
-        config = self.loss_config(num_classes=heads.student.logits.channels)
-        config['widths'] = tuple(self.widths)
+        config = self.loss_config(num_classes=heads.student.logits.channels, widths=self._widths(models, heads))
         maps = parts.record_maps(heads.student.logits, heads.teacher.logits, heads.student.align_corners)
         parts.add_loss(loss, config, **maps, **(parts.record_facts('image') if self.conditional else {}))
         parts.adversaries[loss] = dict(
             optimizer=self.optimizer, optim_wrapper=self.optim_wrapper, param_scheduler=self.param_scheduler
         )
         return parts
+
+    def _widths(self, models: ModelPair, heads: HeadPair) -> Tuple[int, ...]:
+        """The stages for class maps of this size, which is the teacher's."""
+        if self.widths != 'auto':
+            return tuple(self.widths)
+        size = models.student.image_size
+        return WIDTHS if size is None else widths_for(min(size) / heads.teacher.logits.stride)

@@ -15,6 +15,9 @@ from mmkd_plugin.utilities.resize import resize_map
 
 _LAST_KERNEL = 4
 
+WIDTHS = (64, 128, 256, 512)
+"""Channels of the authors' stages, for maps of 64 cells a side and more."""
+
 
 class SpectralConv2d(nn.Conv2d):
     """A convolution divided by its largest singular value, which is estimated by power iteration.
@@ -101,7 +104,7 @@ class Discriminator(nn.Module):
         self,
         num_classes: int,
         conditional: bool = True,
-        widths: Sequence[int] = (64, 128, 256, 512),
+        widths: Sequence[int] = WIDTHS,
         image_channels: int = 3,
     ) -> None:
         super().__init__()
@@ -152,9 +155,14 @@ class Discriminator(nn.Module):
             return logits
         if image is None:
             raise ValueError('A conditional discriminator needs the image; record it, or set conditional=False.')
+        return torch.cat([self.seen(image, logits), logits.softmax(1)], 1)
+
+    def seen(self, image: Tensor, logits: Tensor) -> Tensor:
+        """An image in the size of a class map; one that has it already is left alone."""
         size = (logits.shape[2], logits.shape[3])
-        resized = interpolate(image, size=size, mode='bilinear', align_corners=True)
-        return torch.cat([resized, logits.softmax(1)], 1)
+        if tuple(image.shape[2:]) == size:
+            return image
+        return interpolate(image, size=size, mode='bilinear', align_corners=True)
 
     @full_precision
     def score(self, joint: Tensor) -> Tensor:
@@ -165,6 +173,25 @@ class Discriminator(nn.Module):
         for stage in self.stages:
             feature = stage(feature)
         return self.last(feature).mean((1, 2, 3))
+
+
+def widths_for(side: float) -> tuple[int, ...]:
+    """The authors' stages without those for which a class map would be enlarged by a factor of two or more.
+
+    Args:
+        side: The shorter side of the class map in cells.
+
+    Returns:
+        Channels of the stages, at least one.
+
+    Example:
+        >>> [len(widths_for(side)) for side in (97, 33, 32, 16, 5)]
+        [4, 4, 3, 2, 1]
+    """
+    count = 1
+    while count < len(WIDTHS) and side > _LAST_KERNEL * 2**count:
+        count += 1
+    return WIDTHS[:count]
 
 
 def _unit(vector: Tensor) -> Tensor:

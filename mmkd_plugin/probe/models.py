@@ -37,6 +37,7 @@ class ModelTaps:
         dense_head: The RPN or the one-stage head of a detector, None where it has none.
         roi_head: The RoI head of a detector, None where it has none.
         task: ``'segmentation'``, ``'detection'``, or empty for a model of another kind.
+        image_size: Height and width to which its preprocessor pads the images of a training, None where that is open.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelTaps:
     dense_head: BoxHead | None = None
     roi_head: BoxHead | None = None
     task: str = ''
+    image_size: tuple[int, int] | None = None
 
     def seen_at(self, scale: float) -> ModelTaps:
         """The same model on images that are larger by ``scale``, in pixels of the smaller ones."""
@@ -242,7 +244,14 @@ def taps_of(model: Any, seen: Observation) -> ModelTaps:
         dense_head=dense_head(model),
         roi_head=roi_box_head(model),
         task=task_of(model),
+        image_size=_padded_size(model),
     )
+
+
+def _padded_size(model: Any) -> tuple[int, int] | None:
+    """Height and width to which a model's preprocessor pads images."""
+    size = getattr(getattr(model, 'data_preprocessor', None), 'size', None)
+    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) and len(size) == 2 else None
 
 
 def _pre_norm(seen: Observation) -> list[Tap]:

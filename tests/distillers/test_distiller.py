@@ -6,6 +6,7 @@ import pytest
 import torch
 from _helpers.host_sync import HostSyncs
 from _helpers.tiny import TinyBoxes, block, run_config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 
 from mmkd_plugin.block import expand_config
@@ -100,3 +101,44 @@ def test_a_whole_distillation_step_waits_for_nothing():
         model.teacher.run(data['inputs'], data['data_samples'], model.distiller.teacher_records_needed())
         model.distiller.compute_terms()
     assert syncs.calls == []
+
+
+def test_equal_levels_of_several_losses_share_their_masks(tmp_path, monkeypatch):
+    from mmkd_plugin.functional import fgd
+
+    methods = {name: dict(type='FGD', temperature=value) for name, value in (('fgd', 0.5), ('other', 0.8))}
+    model = MODELS.build(expand_config(run_config(tmp_path, distill=block(methods=methods))).model)
+    painted = []
+
+    def counted(*args, **options):
+        masks = box_masks(*args, **options)
+        painted.append((args[-1], masks))
+        return masks
+
+    box_masks = fgd.box_masks
+    monkeypatch.setattr(fgd, 'box_masks', counted)
+    data = model.data_preprocessor(pseudo_collate([TinyBoxes()[index] for index in range(2)]), training=True)
+    steps = []
+    for _ in range(2):
+        painted.clear()
+        model.loss(data['inputs'], data['data_samples'])
+        steps.append(list(painted))
+    sizes = {size for size, _ in steps[0]}
+    # Two methods look at each level, and in the next step all is painted anew.
+    assert len(steps[0]) == 2 * len(sizes)
+    assert len({id(masks) for _, masks in steps[0]}) == len(sizes)
+    assert not {id(masks[0]) for _, masks in steps[0]} & {id(masks[0]) for _, masks in steps[1]}
+
+
+def test_arguments_are_kept_for_a_second_look_until_the_records_go():
+    distiller = Distiller()
+    distiller.distill_losses['loss_x'] = torch.nn.MSELoss()
+    distiller.loss_forward_mappings = dict(loss_x=dict(input=dict(), target=dict()))
+    distiller.get_record = lambda **_: torch.ones(2)
+    distiller.compute_terms()
+    assert distiller.kept == {}
+    distiller.keep = {'loss_x'}
+    distiller.compute_terms()
+    assert distiller.kept['loss_x'].keys() == {'input', 'target'}
+    distiller.release_records()
+    assert distiller.kept == {}

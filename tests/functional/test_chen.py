@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
+from _helpers.memory import PeakMemory
 from _helpers.precision import assert_full_precision
 
 from mmkd_plugin.functional import (
     bounded_regression,
     hint_loss,
+    reductions,
     soft_class_count,
     squared_distance,
     weighted_soft_binary_cross_entropy,
@@ -74,6 +76,70 @@ class TestSoftBinaryCrossEntropy:
         assert_near(loss, torch.full((2, 2, 1), 3 * (1.5 / 2 + 1 / 2) * LOG2), 1e-6)
 
 
+@pytest.fixture(params=[2**18, 13, 1], ids=lambda values: f'{values} values a block')
+def block(request, monkeypatch):
+    """Blocks of all rows, of some and of one."""
+    monkeypatch.setattr(reductions, 'BLOCK', request.param)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+
+
+class TestBinaryGradient:
+    """The gradient of the sigmoid's cross-entropy is written by hand."""
+
+    @staticmethod
+    def plainly(student, teacher, weight=1.5, temperature=1.0):
+        """The formula as it reads."""
+        ours, theirs = (student / temperature).sigmoid(), (teacher / temperature).sigmoid()
+        return -(weight * (1 - theirs) * (1 - ours).log() + theirs * ours.log()).sum(-1)
+
+    @pytest.mark.usefixtures('block')
+    @pytest.mark.parametrize('options', [(1.5, 1.0), (0.0, 1.0), (2.0, 3.0)])
+    @pytest.mark.parametrize('shape', [(7, 4), (1, 1), (2, 3, 5), (0, 3)], ids=str)
+    def test_equal_to_the_formula(self, shape, options):
+        random = torch.Generator().manual_seed(0)
+        student, teacher = 3 * torch.randn(2, *shape, generator=random, dtype=torch.float64)
+        student.requires_grad_()
+        given = dict(background_weight=options[0], temperature=options[1])
+        ours = weighted_soft_binary_cross_entropy(student, teacher, **given)
+        expected = self.plainly(student, teacher, *options)
+        assert ours.shape == expected.shape == shape[:-1]
+        assert_near(ours, expected, 1e-9)
+        mixed = torch.arange(1.0, ours.numel() + 1, dtype=torch.float64).view_as(ours)
+        found, wanted = (torch.autograd.grad((mixed * side).sum(), student)[0] for side in (ours, expected))
+        assert_near(found, wanted, 1e-9, floor=1e-9)
+
+    def test_both_orders(self):
+        student, teacher = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        student.requires_grad_()
+
+        def loss(x):
+            return weighted_soft_binary_cross_entropy(x, teacher, background_weight=1.7, temperature=2.0)
+
+        assert torch.autograd.gradcheck(loss, student)
+        assert torch.autograd.gradgradcheck(loss, student)
+
+    @pytest.mark.parametrize(('ours', 'theirs'), [(30.0, 30.0), (-30.0, -30.0)])
+    def test_nothing_cancels_far_from_zero(self, ours, theirs):
+        # p log p and (1 - p) log (1 - p) with 1 - p = e^-30, whose logarithm is -30: e^-30 + 30 e^-30.
+        student = torch.tensor([[ours]], requires_grad=True)
+        loss = weighted_soft_binary_cross_entropy(student, torch.tensor([[theirs]]), background_weight=1.0)
+        assert_near(loss, torch.tensor([31 * math.exp(-30)]), 1e-5)
+        assert_near(torch.autograd.grad(loss, student)[0] + 1, torch.ones(1, 1), 1e-6)
+
+    def test_only_the_logits_are_kept(self, monkeypatch):
+        monkeypatch.setattr(reductions, 'BLOCK', 100)
+        monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+        student, teacher, kept = torch.randn(500, 20, requires_grad=True), torch.randn(500, 20), []
+        keeping = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x)
+        with keeping, PeakMemory() as memory:
+            loss = weighted_soft_binary_cross_entropy(student, teacher).sum()
+        assert {tensor.data_ptr() for tensor in kept} == {student.data_ptr(), teacher.data_ptr()}
+        assert memory.peak < 4 * 500 * 20 / 4
+        with PeakMemory() as memory:
+            loss.backward()
+        assert memory.peak < 1.25 * 4 * 500 * 20
+
+
 class TestBoundedRegression:
     @pytest.mark.parametrize('margin', ['0', '0.25', '0.5'])
     def test_each_box_and_wrong_readings(self, margin):
@@ -121,6 +187,12 @@ class TestSquaredDistance:
 
 
 class TestHintLoss:
+    def test_only_the_features_are_kept(self):
+        student, teacher, kept = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 3, 4), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+            hint_loss(student, teacher)
+        assert {tensor.data_ptr() for tensor in kept} == {student.data_ptr(), teacher.data_ptr()}
+
     def test_by_hand(self):
         # Differences 3 and -1 in each of two images.
         student, teacher = torch.tensor([[4.0, 0.0]] * 2), torch.ones(2, 2)

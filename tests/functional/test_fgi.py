@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
@@ -10,7 +12,7 @@ from _helpers.memory import PeakMemory
 from _helpers.precision import assert_full_precision
 from torch import Tensor, nn
 
-from mmkd_plugin.functional import box_levels, box_regions, fgi_loss, imitation_masks, lit_cells
+from mmkd_plugin.functional import box_levels, box_regions, fgi, fgi_loss, imitation_masks, lit_cells
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
 
@@ -26,6 +28,35 @@ def grid_anchors(height: int, width: int, stride: int, shapes: tuple[tuple[float
 def one_box(*box: float) -> tuple[Tensor, Tensor]:
     """A batch of one image with one box."""
     return torch.tensor(box).reshape(1, 1, 4), torch.tensor([[True]])
+
+
+def masks_by_loops(
+    anchors: list[Tensor], boxes: Tensor, valid: Tensor, sizes: list[tuple[int, int]], **options: Any
+) -> list[Tensor]:
+    """FGI's masks as its definition reads, box by box and anchor by anchor."""
+    more = float(options['plus_one_pixel'])
+
+    def iou(a: Tensor, b: Tensor) -> Tensor:
+        width = (torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0]) + more).clamp(min=0)
+        height = (torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1]) + more).clamp(min=0)
+        area = [(x[2] - x[0] + more) * (x[3] - x[1] + more) for x in (b, a)]
+        return width * height / (area[0] + area[1] - width * height)
+
+    masks = [torch.zeros(len(boxes), *size, dtype=torch.bool) for size in sizes]
+    for image, box in valid.nonzero().tolist():
+        found = boxes[image, box]
+        if options['plus_one_pixel'] and found[2] <= found[0] and found[3] <= found[1]:
+            continue
+        ious = [torch.stack([iou(anchor, found) for anchor in level]) for level in anchors]
+        peaks = [level.max() for level in ious]
+        if options['reading'] == 'global':
+            peaks = [torch.stack(peaks).max()] * len(peaks)
+        for index, (mask, level, peak) in enumerate(zip(masks, ious, peaks)):
+            if options['reading'] == 'assigned' and box_levels(found, len(masks), options['base_size']) != index:
+                continue
+            lit = (level > options['psi'] * peak).view(*mask.shape[1:], -1).any(-1)
+            mask[image] |= lit
+    return masks
 
 
 class TestGoldenMasks:
@@ -166,7 +197,7 @@ class TestImitationMasks:
         with HostSyncs() as syncs, PeakMemory() as memory:
             masks = imitation_masks(priors, boxes, torch.ones(2, 100, dtype=torch.bool), sizes, reading='all')
         assert syncs.calls == []
-        assert memory.peak < 2**28
+        assert memory.peak < 2**27
         assert [tuple(mask.shape) for mask in masks] == [(2, *size) for size in sizes]
 
     def test_iou_divides_by_the_union(self):
@@ -279,15 +310,36 @@ class TestImitationMasks:
             imitation_masks([torch.zeros(size) for size in priors], box, valid, [(2, 3), (1, 1)], **options)
         assert str(error.value) == message
 
-    def test_boxes_beyond_the_limit_meet_one_anchor_at_a_time(self):
-        corner = torch.rand(1, 5000, 2, generator=torch.Generator().manual_seed(0))
-        boxes, valid = torch.cat([corner, corner + 1], -1), torch.ones(1, 5000, dtype=torch.bool)
+    @pytest.mark.parametrize('reading', READINGS)
+    @pytest.mark.parametrize('plus_one_pixel', [True, False])
+    @pytest.mark.parametrize('seed', range(4))
+    def test_equal_to_a_loop_over_boxes_and_anchors(self, reading, plus_one_pixel, seed):
+        random = torch.Generator().manual_seed(seed)
+        sizes, anchors = [(3, 4), (2, 2)], []
+        for height, width in sizes:
+            corner = torch.rand(height * width * 3, 2, generator=random) * 40 - 10
+            anchors.append(torch.cat([corner, corner + torch.rand(len(corner), 2, generator=random) * 30], -1))
+        corner = torch.rand(3, 5, 2, generator=random) * 60 - 20
+        boxes = torch.cat([corner, corner + torch.rand(3, 5, 2, generator=random) * 40 - 3], -1)
+        # Images with all of their boxes, with some and with none.
+        valid = torch.arange(5)[None] < torch.tensor([5, 2, 0])[:, None]
+        options = dict(psi=0.4, reading=reading, plus_one_pixel=plus_one_pixel, base_size=14.0)
+        expected = masks_by_loops(anchors, boxes, valid, sizes, **options)
+        for limit in (1, 70, 2**22):
+            masks = imitation_masks(anchors, boxes, valid, sizes, **options, max_overlaps=limit)
+            assert all(torch.equal(mask, one) for mask, one in zip(masks, expected))
+
+    @pytest.mark.parametrize(('boxes', 'anchors'), [(40, 2), (5, 16)])
+    def test_memory_grows_with_neither_boxes_nor_the_anchors_of_a_cell(self, boxes, anchors):
         peaks = []
-        for anchors in (1, 2):
+        for count, of_cell in ((5, 2), (boxes, anchors)):
+            corner = torch.rand(1, count, 2, generator=torch.Generator().manual_seed(0))
+            given = torch.cat([corner, corner + 1], -1), torch.ones(1, count, dtype=torch.bool)
             with PeakMemory() as memory:
-                imitation_masks([torch.rand(anchors, 4)], boxes, valid, [(1, 1)], reading='all', max_overlaps=1)
-            peaks.append(memory.peak)
-        assert peaks[1] < 1.6 * peaks[0]
+                imitation_masks([torch.rand(900 * of_cell, 4)], *given, [(30, 30)], reading='all', max_overlaps=1800)
+            peaks.append(memory.peak - 4 * 4 * 900 * of_cell)
+        # What is left beside the anchors themselves is a copy of them.
+        assert peaks[1] < 1.2 * peaks[0] + 4 * 4 * 900 * anchors
 
 
 class TestBoxRegions:
@@ -353,6 +405,17 @@ class TestBoxRegions:
         assert str(error.value) == message
 
 
+class TestManyBoxes:
+    def test_regions_in_parts(self, monkeypatch):
+        corner = torch.rand(2, 9, 2, generator=torch.Generator().manual_seed(0)) * 60 - 10
+        boxes, valid = torch.cat([corner, corner + 9], -1), torch.arange(9)[None] < torch.tensor([[9], [4]])
+        expected = box_regions(boxes, valid, [(6, 7), (3, 4)], [8, 16], reading='all')
+        assert all(mask.any() for mask in expected)
+        monkeypatch.setattr(fgi, '_MAX_OVERLAPS', 200)
+        for mask, one in zip(box_regions(boxes, valid, [(6, 7), (3, 4)], [8, 16], reading='all'), expected):
+            assert torch.equal(mask, one)
+
+
 class TestFGILoss:
     def test_two_levels(self):
         # Level 0: two lit cells, 2 channels of difference 3: 2 * 2 * 9 / (2 * 2) = 9. Level 1: nothing lit, 0.
@@ -380,6 +443,20 @@ class TestFGILoss:
         assert_near(student.grad[..., 0], (student - teacher)[..., 0], 1e-6)
         assert student.grad[..., 1].eq(0).all()
         assert teacher.grad is None
+
+    def test_gradient_is_that_of_the_formula(self):
+        student, teacher = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        masks = [torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1)) > 0.5]
+        student.requires_grad_()
+        assert torch.autograd.gradcheck(lambda x: fgi_loss([x], [teacher], masks), student)
+        assert torch.autograd.gradgradcheck(lambda x: fgi_loss([x], [teacher], masks), student)
+
+    def test_only_the_features_are_kept(self):
+        student, teacher, kept = torch.randn(1, 8, 9, 9, requires_grad=True), torch.randn(1, 8, 9, 9), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+            fgi_loss([student], [teacher], [torch.ones(1, 9, 9, dtype=torch.bool)])
+        maps = {tensor.data_ptr() for tensor in kept if tensor.numel() == student.numel()}
+        assert maps == {student.data_ptr(), teacher.data_ptr()}
 
     def test_half_precision(self):
         student, teacher = torch.randn(2, 1, 2, 3, 4) * 300

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
+from _helpers.memory import PeakMemory
 from _helpers.precision import assert_full_precision
 from torch import Tensor
 
@@ -225,6 +226,52 @@ class TestRefusals:
         for item, limit in ((feature, 2**-12 * 0.99), (feature.double(), 2**-11 * 0.99)):
             with pytest.raises(ValueError, match='raise max_gib'):
                 pair_wise_loss(item, item, patch=(1, 1), max_gib=limit)
+
+
+class TestPairWiseGradient:
+    """The gradient of the distance between similarities is written by hand."""
+
+    @pytest.mark.parametrize('detach_norm', [True, False])
+    @pytest.mark.parametrize('seed', range(3))
+    def test_equal_to_that_of_the_matrices(self, detach_norm, seed):
+        random = torch.Generator().manual_seed(seed)
+        student = torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64)
+        teacher = torch.randn(2, 6, 4, 5, generator=random, dtype=torch.float64)
+        student[:, :, seed, 0] = 0
+        student.requires_grad_()
+        ours = pair_wise_loss(student, teacher, patch=(1, 1), detach_norm=detach_norm)
+        difference = node_similarity(teacher) - node_similarity(student, detach_norm=detach_norm)
+        expected = (difference**2).mean()
+        assert_near(ours, expected, 1e-10)
+        found, wanted = (torch.autograd.grad(3 * side, student)[0] for side in (ours, expected))
+        assert_near(found, wanted, 1e-9)
+
+    def test_both_orders(self):
+        student, teacher = torch.randn(2, 1, 2, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        student.requires_grad_()
+
+        def loss(x):
+            return pair_wise_loss(x, teacher, patch=(1, 1), detach_norm=False)
+
+        assert torch.autograd.gradcheck(loss, student)
+        assert torch.autograd.gradgradcheck(loss, student)
+
+    def test_one_matrix_exists_at_a_time_and_none_is_kept(self):
+        student, teacher = torch.randn(1, 2, 20, 20, requires_grad=True), torch.randn(1, 2, 20, 20)
+        matrix, kept = 4 * 400**2, []
+        keeping = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x)
+        with keeping, PeakMemory() as memory:
+            loss = pair_wise_loss(student, teacher, patch=(1, 1))
+        assert memory.peak < 1.1 * matrix
+        assert max(tensor.numel() for tensor in kept) == 800
+        with PeakMemory() as memory:
+            loss.backward()
+        assert memory.peak < 0.1 * matrix
+
+    def test_without_a_gradient_none_is_computed(self):
+        student, teacher = torch.randn(2, 1, 2, 4, 4)
+        with torch.no_grad():
+            assert not pair_wise_loss(student, teacher, patch=(1, 1)).requires_grad
 
 
 class TestNodeSimilarity:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
-from _helpers.host_sync import HostSyncs
 from _helpers.precision import assert_full_precision
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmkd_plugin.functional import box_masks, channel_attention, fgd_loss, spatial_attention
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 LOG3 = 1.0986123
 FILES = ('fgd_basic', 'fgd_align', 'fgd_init', 'fgd_empty_gt')

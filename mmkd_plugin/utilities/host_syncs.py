@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Operators whose result, or the shape of it, the host must know before it goes on.
 WAITING_OPERATORS = {
     '_local_scalar_dense',
     'bincount',
@@ -25,9 +25,10 @@ WAITING_OPERATORS = {
     'unique_dim',
     'unique_dim_consecutive',
 }
+"""Operators whose result, or the shape of it, the host must know before it goes on."""
 INDEXING_OPERATORS = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
-# On the CPU these run without any operator.
 WAITING_METHODS = {'cpu', 'numpy', 'tolist', '__array__'}
+"""On the CPU these run without any operator."""
 
 
 class HostSyncs:
@@ -93,3 +94,26 @@ class _Methods(TorchFunctionMode):
         if name in WAITING_METHODS or to_host:
             self.calls.append(name)
         return func(*args, **kwargs)
+
+
+def count_host_syncs(function: Callable[[], object], device: torch.device) -> int:
+    """How often the host waits for a device while a function runs.
+
+    Args:
+        function: What is run, once.
+        device: Where its tensors are. On CUDA torch itself says where it waits; elsewhere the calls are counted that
+            would wait there, without moves by ``to``, whose goal is the device itself where there is no other.
+    """
+    if device.type != 'cuda':
+        with HostSyncs() as syncs:
+            function()
+        return sum(name != 'to' for name in syncs.calls)
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            function()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum('synchronizing CUDA operation' in str(item.message) for item in said)

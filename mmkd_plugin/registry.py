@@ -67,4 +67,14 @@ TRANSFORMS = _registries['TRANSFORMS']
 METHODS = Registry('distillation method', scope=_SCOPE, locations=[f'{_SCOPE}.methods'])
 """What a ``distill`` block can name as the ``type`` of a method."""
 
-__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METHODS', 'MODELS', 'OPTIM_WRAPPERS', 'RUNNERS', 'TASK_UTILS', 'TRANSFORMS']
+__all__ = [
+    'DATASETS',
+    'DATA_SAMPLERS',
+    'HOOKS',
+    'METHODS',
+    'MODELS',
+    'OPTIM_WRAPPERS',
+    'RUNNERS',
+    'TASK_UTILS',
+    'TRANSFORMS',
+]

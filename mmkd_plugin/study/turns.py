@@ -14,7 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_plugin.engine import FiniteHook
-from mmkd_plugin.study.memory import peak_growth, run_bytes
+from mmkd_plugin.study.memory import optimizers_of, peak_growth, run_bytes
 from mmkd_plugin.utilities.host_syncs import count_host_syncs
 
 
@@ -71,7 +71,7 @@ class SteppedRun:
 
     def host_syncs(self) -> int:
         """Take a step that is not timed, and count how often the host waits for the device in it."""
-        return count_host_syncs(self._step, self._device)
+        return count_host_syncs(self._step, self._device, optimizers_of(self.runner))
 
     def cost(self) -> StepCost:
         """What the timed steps cost; what of the readings of their numbers has not arrived is waited for."""

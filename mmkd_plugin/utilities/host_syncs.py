@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Callable
 
@@ -96,16 +98,19 @@ class _Methods(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def count_host_syncs(function: Callable[[], object], device: torch.device) -> int:
+def count_host_syncs(
+    function: Callable[[], object], device: torch.device, optimizers: Iterable[torch.optim.Optimizer] = ()
+) -> int:
     """How often the host waits for a device while a function runs.
 
     Args:
         function: What is run, once.
-        device: Where its tensors are. On CUDA torch itself says where it waits; elsewhere the calls are counted that
+        device: Where its tensors are. On CUDA torch itself says where it waits. Elsewhere the calls are counted that
             would wait there, without moves by ``to``, whose goal is the device itself where there is no other.
+        optimizers: Those that take steps within; they read the numbers of these, which lie on the host in any case.
     """
     if device.type != 'cuda':
-        with HostSyncs() as syncs:
+        with HostSyncs() as syncs, _not_counted(syncs, optimizers):
             function()
         return sum(name != 'to' for name in syncs.calls)
     before = torch.cuda.get_sync_debug_mode()
@@ -117,3 +122,21 @@ def count_host_syncs(function: Callable[[], object], device: torch.device) -> in
         finally:
             torch.cuda.set_sync_debug_mode(before)
     return sum('synchronizing CUDA operation' in str(item.message) for item in said)
+
+
+@contextlib.contextmanager
+def _not_counted(syncs: HostSyncs, optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Forget the calls within the steps of optimizers."""
+    before: list[int] = []
+
+    def begin(*_: Any) -> None:
+        before.append(len(syncs.calls))
+
+    def end(*_: Any) -> None:
+        del syncs.calls[before.pop() :]
+
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers:
+            stack.callback(optimizer.register_step_pre_hook(begin).remove)
+            stack.callback(optimizer.register_step_post_hook(end).remove)
+        yield

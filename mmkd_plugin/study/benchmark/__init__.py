@@ -1,1 +1,1 @@
-"""What distillation costs: a step of the student alone, of the floor, of ours and of MMRazor, in turns in one process."""
+"""What distillation costs: steps of the student alone, of the floor, of ours and of MMRazor, in turns."""

@@ -9,11 +9,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmkd_plugin.block import DistillBlock, expand_config
@@ -69,7 +70,7 @@ class Case:
         if self.data and (self.size is not None or self.boxes is not None):
             what = 'size' if self.size is not None else 'boxes'
             raise DistillError(
-                f'--data takes the images and boxes of the config\'s own data, so --{what} has no place beside it; '
+                f"--data takes the images and boxes of the config's own data, so --{what} has no place beside it; "
                 'leave one of the two out.'
             )
         if self.device != 'cpu':
@@ -80,14 +81,17 @@ class Case:
         """What the models compute in."""
         return ('bfloat16' if self.device == 'cpu' else 'float16') if self.amp else 'float32'
 
-    def described(self, package: str) -> dict:
-        """The batches, device and precision as they stand in the results, for a config of a package."""
+    def described(self, cfg: Config) -> dict[str, Any]:
+        """The batches, precision and device as they stand in the results of a config."""
+        # Which of several GPUs of one kind it is says nothing.
+        where = dict(precision=self.precision, device=self.device.partition(':')[0])
         if self.data:
-            return dict(data='own', batch=self.batch, precision=self.precision, device=self.device)
-        found = dict(size=list(self.size or SIZES[package]), batch=self.batch or 2)
+            return dict(data='own', batch=self.batch or cfg.train_dataloader.get('batch_size', 1), **where)
+        package = cfg.default_scope
+        found: dict[str, Any] = dict(size=list(self.size or SIZES[package]), batch=self.batch or 2)
         if package == 'mmdet':
             found['boxes'] = BOXES if self.boxes is None else self.boxes
-        return dict(found, precision=self.precision, device=self.device)
+        return dict(found, **where)
 
 
 def _require_cuda(device: str) -> None:
@@ -123,8 +127,8 @@ def require_measurable(cfg: Config, case: Case) -> None:
         )
     if case.boxes is not None and cfg.default_scope == 'mmseg':
         raise DistillError('--boxes is for detectors, and the config is that of a segmentor; leave it out.')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    block = DistillBlock.parse(cfg.distill)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        block = DistillBlock.parse(cfg.distill)
     if not block.methods:
         raise DistillError('Every method of the distill block has weight 0; give one a weight.')
     block.require_teacher()

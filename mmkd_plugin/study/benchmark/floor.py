@@ -121,7 +121,8 @@ class FloorAlgorithm(BaseModel):
             scale = model.teachers[name].get('teacher_scale', 1.0)
             self.teachers[name] = PlainTeacher(teacher, recorders, needed, self.data_preprocessor, scale)
         followed = {getattr(distiller.teacher_recorders.get_recorder(name), 'samples', None) for name in counts}
-        self._followed = [distiller.student_recorders.get_recorder(name) for name in sorted(followed - {None})]
+        names = sorted(name for name in followed if name is not None)
+        self._followed = [distiller.student_recorders.get_recorder(name) for name in names]
         self._is_init = True
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> Any:

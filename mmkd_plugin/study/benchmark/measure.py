@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import gc
@@ -17,8 +18,8 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch import nn
 
+from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.engine.state_hook import algorithm_of
-from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.benchmark.case import Case, expanded, on_device, require_measurable
 from mmkd_plugin.study.benchmark.floor import FloorAlgorithm
 from mmkd_plugin.study.benchmark.razor import Look, NoEquivalent, pull_of, razor_algorithm, settled
@@ -95,11 +96,12 @@ def measure(
         DistillError: If the config cannot be measured.
     """
     require_measurable(cfg, case)
-    nowhere = io.StringIO()
-    with tempfile.TemporaryDirectory(prefix='mmkd_benchmark_') as folder, on_device(case.device), forgotten_run():
-        with sent_to(nowhere):
-            trial = _Trial(cfg, case, rounds, sides, Path(folder), progress)
-            trial.run()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='mmkd_benchmark_')))
+        for context in (on_device(case.device), forgotten_run(), sent_to(io.StringIO())):
+            stack.enter_context(context)
+        trial = _Trial(cfg, case, rounds, sides, folder, progress)
+        trial.run()
     gc.collect()
     if case.device != 'cpu':
         torch.cuda.empty_cache()
@@ -132,7 +134,7 @@ class _Trial:
         self.kept: Any = KeptBatches(loader, self.batches)
         ours._train_dataloader = self.kept
         torch.manual_seed(0)
-        ours.add_distillation()  # type: ignore[attr-defined]
+        ours.add_distillation()
         algorithm = algorithm_of(ours)
         assert algorithm is not None
         self.algorithm = algorithm
@@ -230,24 +232,20 @@ class _Trial:
 
 def described(model: nn.Module) -> str:
     """The type of a model, and its backbone with its depth."""
+    # All segmentors are of one type, and differ in their heads.
+    head = getattr(model, 'decode_head', None)
+    kind = type(head).__name__ if isinstance(head, nn.Module) else type(model).__name__
     backbone = getattr(model, 'backbone', None)
     depth = getattr(backbone, 'depth', None)
     if backbone is None:
-        return type(model).__name__
-    # ResNetV1c and the like are ResNets whose stem differs.
-    name = type(backbone).__name__
-    return f'{type(model).__name__} {name}' + (f'-{depth}' if isinstance(depth, int) else '')
+        return kind
+    return f'{kind} {type(backbone).__name__}' + (f'-{depth}' if isinstance(depth, int) else '')
 
 
 def _methods(cfg: Config) -> str:
     """The methods of a block that have a weight, by their types, or their losses where these say more."""
-    from mmkd_plugin.block import DistillBlock
-
     found = []
     for method in DistillBlock.parse(cfg.distill).methods.values():
         loss = getattr(method, 'loss', None)
-        name = str(loss['type']).rpartition('.')[2] if isinstance(loss, dict) else type(method).__name__
-        found.append(name)
-    if not found:
-        raise DistillError('Every method of the distill block has weight 0; give one a weight.')
+        found.append(str(loss['type']).rpartition('.')[2] if isinstance(loss, dict) else type(method).__name__)
     return ' + '.join(found)

@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         'benchmark',
         'Measure what distillation costs: a training step of the student alone, of the floor (the same, and the\n'
-        'teacher without gradient to the last module that is read), of ours, and of the algorithm of MMRazor where it\n'
-        'has an equal loss, in turns in one process. Time, peak memory and host syncs. Images are made up, and nothing is\n'
+        'teacher without gradient to the last module that is read), of ours, and of MMRazor where it has an equal\n'
+        'loss, in turns in one process: time, peak memory and host syncs. Images are made up, and nothing is\n'
         'downloaded. Configs come one after another; the same command goes on where it was stopped.',
         'mmkd benchmark mmkd_plugin::fgd/retina_r101_to_r50.py mmkd_plugin::chen/retina_r101_to_r50.py --size 320x320',
     )

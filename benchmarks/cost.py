@@ -58,9 +58,7 @@ def tables(folder: Path = RESULTS) -> str:
     for name, results in all_results(folder).items():
         parts.append(f'### {name}\n\n{markdown(results)}')
         if picture_of(name).is_file():
-            parts.append(
-                f'![Time and memory of a step in multiples of the student alone, {name}](images/{picture_of(name).name})'
-            )
+            parts.append(f'![Time and memory in multiples of the student alone](images/{picture_of(name).name})')
     return '\n\n'.join(parts) or 'No machine has been measured yet: `make benchmark NAME=<name>` measures this one.'
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import io
 import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
@@ -155,7 +156,7 @@ class _Trial:
         cfg.custom_hooks = []
         cfg.pop('runner_type', None)
         cfg.work_dir = str(self.folder / name)
-        cfg.experiment_name = f'{self.cfg.get("experiment_name", "benchmark")}_{id(cfg)}'
+        cfg.experiment_name = f'{name}_{uuid.uuid4().hex[:8]}'
         runner = Runner.from_cfg(cfg)
         torch.manual_seed(0)
         runner.model = algorithm(runner.model).to(get_device())
@@ -170,6 +171,8 @@ class _Trial:
         if RAZOR not in self.sides:
             self._take_steps()
             return
+        # Some backbones set their norms apart when they are told to train, and not before.
+        self.algorithm.train()
         try:
             look = Look(self.algorithm, self._data())
             razor = self._stock(RAZOR, lambda student: razor_algorithm(student, self.cfg.model, look.shapes))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 from mmengine.config import Config
 
 from benchmarks.cost import IMAGES, RESULTS, require_name
@@ -35,6 +36,9 @@ CONFIG = 'mmkd_plugin::coco_mini/fgd_retina_r34_to_r18.py'
 
 LINEAR = 1.1
 """The largest exponent that counts as linear: one of 1 is measured with an error."""
+
+NOTHING = 0.01
+"""Own memory of less than this share of the floor's is left out: the peak of the step lies elsewhere."""
 
 HEADS = ('axis', 'from', 'to', 'own time', 'exponent', 'own memory', 'exponent', 'worse than linear')
 
@@ -66,14 +70,14 @@ class Point:
     """The distillation's own part at one place of an axis.
 
     Attributes:
-        seconds: Of each round.
-        bytes: Of the peak of a step.
-        whole: Seconds of a whole distilled step, the median.
+        seconds: Of each round, beyond those of the floor.
+        floor: Bytes at the peak of a step of the floor.
+        ours: Bytes at the peak of a distilled step.
     """
 
     seconds: list[float]
-    bytes: int
-    whole: float
+    floor: int
+    ours: int
 
 
 Points = Mapping[str, Mapping[int, Point]]
@@ -131,8 +135,9 @@ def seconds_of(points: Mapping[int, Point]) -> dict[int, float]:
 
 
 def bytes_of(points: Mapping[int, Point]) -> dict[int, float]:
-    """The bytes of an axis."""
-    return {value: float(point.bytes) for value, point in points.items()}
+    """The own bytes of an axis, 0 where they do not show at the peak of the step."""
+    own = {value: float(point.ours - point.floor) for value, point in points.items()}
+    return {value: found if found > NOTHING * points[value].floor else 0.0 for value, found in own.items()}
 
 
 def rows(points: Points) -> list[tuple[str, ...]]:
@@ -179,34 +184,56 @@ def picture_of(name: str) -> Path:
 
 
 def picture(points: Points, out: Path) -> Path:
-    """Draw time and memory over each axis, each with a line of slope 1 through its last point.
+    """Draw the own time, and the memory of a step with and without the distillation, over each axis.
 
     Args:
         points: What was measured.
         out: PNG to write.
     """
-    figure = Figure(figsize=(2.7 * len(points), 5.2), layout='constrained')
+    figure = Figure(figsize=(2.9 * len(points), 5.6), layout='constrained')
     axes: Any = figure.subplots(2, len(points), squeeze=False)
     for column, (name, line) in enumerate(points.items()):
-        kinds = (seconds_of(line), 1000.0, 'ms', 'tab:blue'), (bytes_of(line), 2**-20, 'MiB', 'tab:orange')
-        for axis, (values, unit, label, colour) in zip(axes[:, column], kinds):
-            xs = sorted(value for value in values if value > 0)
-            axis.plot(xs, [values[x] * unit for x in xs], 'o-', color=colour, ms=4)
-            end = values[xs[-1]] * unit
-            axis.plot(xs, [end * x / xs[-1] for x in xs], ':', color='gray', lw=1, label='linear')
-            if 0 in values:
-                axis.axhline(values[0] * unit, color=colour, lw=0.8, ls='--', label='at 0')
-            axis.set_xscale('log')
-            if min(values.values()) > 0:
-                axis.set_yscale('log')
-            slope = exponent(values)
-            axis.set_title(f'{name}: exponent {_slope(slope)}', fontsize=9)
-            axis.set_xlabel(AXES[name].unit, fontsize=8)
-            axis.set_ylabel(f'own {"time" if label == "ms" else "memory"}, {label}', fontsize=8)
-            axis.tick_params(which='both', labelsize=7)
-            axis.grid(alpha=0.25)
-            axis.legend(fontsize=7, frameon=False)
+        time, memory = axes[:, column]
+        own = {value: 1000 * seconds for value, seconds in seconds_of(line).items()}
+        _curve(time, own, 'own part', color='tab:blue', marker='o')
+        last = max(own)
+        if own[last] > 0:
+            linear = {value: own[last] * value / last for value in own}
+            _curve(time, linear, 'linear', color='gray', linestyle=':')
+        if 0 in own:
+            time.axhline(own[0], color='tab:blue', lw=0.8, ls='--', label='at 0')
+        for side, style in (('floor', dict(color='gray', marker='s')), ('ours', dict(color='tab:orange', marker='o'))):
+            values = {value: getattr(point, side) / 2**20 for value, point in line.items()}
+            _curve(memory, values, side, **style)
+        _finish(
+            time, line, f'{name}: time, exponent {_slope(exponent(own))}', AXES[name].unit, 'own time of a step, ms'
+        )
+        slope = _slope(exponent(bytes_of(line)))
+        _finish(memory, line, f'{name}: own memory, exponent {slope}', AXES[name].unit, 'peak of a step, MiB')
     return save(figure, out)
+
+
+def _curve(axis: Any, values: Mapping[int, float], label: str, **style: Any) -> None:
+    """Values above 0, which alone have a place on a logarithmic axis."""
+    xs = [value for value in sorted(values) if value > 0 and values[value] > 0]
+    axis.plot(xs, [values[x] for x in xs], label=label, markersize=4, linewidth=1.2, **style)
+
+
+def _finish(axis: Any, line: Mapping[int, Point], title: str, unit: str, what: str) -> None:
+    """Logarithmic axes with plain numbers."""
+    axis.set_xscale('log')
+    axis.set_yscale('log')
+    xs = [value for value in sorted(line) if value > 0]
+    axis.set_xticks(xs, [f'{x / 1000:.0f}k' if x >= 10000 else f'{x}' for x in xs])
+    axis.yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.minorticks_off()
+    axis.set_title(title, fontsize=9)
+    axis.set_xlabel(unit, fontsize=8)
+    axis.set_ylabel(what, fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=7, frameon=False)
 
 
 def read(file: Path) -> tuple[dict[str, Any], str, dict[str, dict[int, Point]]]:
@@ -265,7 +292,7 @@ def _point(axis: str, value: int, rounds: int) -> Point:
     sides = measure(*at(axis, value), rounds, (FLOOR, OURS)).sides
     floor, ours = sides[FLOOR], sides[OURS]
     own = [round(with_it - without, 6) for with_it, without in zip(ours.seconds, floor.seconds)]
-    return Point(own, ours.peak - floor.peak, round(statistics.median(ours.seconds), 6))
+    return Point(own, floor.peak, ours.peak)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from mmkd_plugin.study.benchmark.measure import FLOOR, OURS, Measured, Side
 
 
 def points(power: float) -> dict[int, Point]:
-    return {x: Point([float(x**power)] * 3, int(1024 * x**power), 1.0) for x in (1, 2, 4, 8)}
+    return {x: Point([float(x**power)] * 3, 1024, 1024 + int(1024 * x**power)) for x in (1, 2, 4, 8)}
 
 
 @pytest.mark.parametrize('power', [0.0, 0.5, 1.0, 2.0])
@@ -33,6 +33,12 @@ def test_what_is_worse_than_linear_is_said() -> None:
     (square,) = rows({'batch': points(2)})
     assert linear[4] == '1.00' and linear[-1] == 'no'
     assert square[4] == '2.00' and square[-1] == 'time and memory'
+
+
+def test_memory_that_does_not_show_at_the_peak_has_no_exponent() -> None:
+    line = {x: Point([float(x)], 10_000, 10_000 + more) for x, more in ((1, -5), (2, 50), (4, 99))}
+    assert growth.bytes_of(line) == {1: 0, 2: 0, 4: 0}
+    assert rows({'batch': line})[0][5:7] == ('0.0 to 0.0 MiB', '-')
 
 
 def test_one_thing_changes_along_an_axis() -> None:
@@ -71,7 +77,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         measured(file, 2, axes)
     found = measured(file, 2, axes)
     assert asked == [1, 2, 2, 4]
-    assert found == {'batch': {value: Point([float(value)] * 2, 50, 1.0 + value) for value in (1, 2, 4)}}
+    assert found == {'batch': {value: Point([float(value)] * 2, 100, 150) for value in (1, 2, 4)}}
     assert read(file)[2] == found
     monkeypatch.setattr(growth, 'code_digest', lambda: 'another')
     assert measured(file, 2, axes) == found and len(asked) == 7
@@ -85,7 +91,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_picture_and_the_section(tmp_path: Path) -> None:
-    line = {0: Point([0.001], 1024, 1.0), **points(1)}
+    line = {0: Point([0.001], 1024, 2048), **points(1)}
     assert picture({'boxes': line, 'batch': points(2)}, tmp_path / 'x.png').read_bytes().startswith(b'\x89PNG')
     growth.write(
         tmp_path / 'here.json', dict(cpu='Abacus', cores=2, threads=1, python='3', torch='2'), 'x', {'boxes': line}

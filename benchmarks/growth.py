@@ -142,7 +142,7 @@ def bytes_of(points: Mapping[int, Point]) -> dict[int, float]:
 
 def rows(points: Points) -> list[tuple[str, ...]]:
     """Cells in the order of :data:`HEADS`."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for axis, line in points.items():
         time, memory = seconds_of(line), bytes_of(line)
         slopes = exponent(time), exponent(memory)

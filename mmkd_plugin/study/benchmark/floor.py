@@ -67,7 +67,7 @@ class PlainTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch_inputs: Tensor, data_samples: list | None) -> None:
-        """Run the teacher; what was read is dropped."""
+        """Run the teacher."""
         batch_inputs, data_samples = key_frames(batch_inputs, data_samples)
         if self.scale != 1:
             batch_inputs, data_samples = teacher_batch(batch_inputs, data_samples, self.scale)
@@ -80,6 +80,9 @@ class PlainTeacher(nn.Module):
             with contextlib.suppress(_Read):
                 detector_of(self.model)(batch_inputs, data_samples, mode='tensor')
             self._runs = False
+
+    def release(self) -> None:
+        """Drop what was read."""
         for recorder, _ in self._recorders:
             recorder.reset_data_buffer()
 
@@ -91,7 +94,9 @@ class PlainTeacher(nn.Module):
 class FloorAlgorithm(BaseModel):
     """The student's own step, and the teachers' forward passes beside it; nothing is compared.
 
-    What the heads of a teacher say about the RoIs that the student has sampled is part of it.
+    What the heads of a teacher say about the RoIs that the student has sampled is part of it. Where nothing of the
+    student is needed, the teachers run first, while the student holds nothing for its backward pass, and what is read
+    of them is kept until its forward pass is done.
 
     Args:
         architecture: The student.
@@ -129,15 +134,25 @@ class FloorAlgorithm(BaseModel):
         """The student's losses, and nothing of the teachers."""
         if mode != 'loss':
             return self.architecture(inputs, data_samples, mode=mode)
+        if not self._followed:
+            self._run_teachers(inputs, data_samples)
         with contextlib.ExitStack() as stack:
             for recorder in self._followed:
                 stack.enter_context(recorder)
             losses = self.architecture(inputs, data_samples, mode='loss')
+        if self._followed:
+            self._run_teachers(inputs, data_samples)
         for teacher in self.teachers.values():
-            teacher(inputs, data_samples)
+            teacher.release()
         for recorder in self._followed:
             recorder.reset_data_buffer()
         return losses
+
+    def _run_teachers(self, inputs: Tensor, data_samples: list | None) -> None:
+        for teacher in self.teachers.values():
+            # Annotated as what any attribute of a module may be.
+            run: Any = teacher
+            run(inputs, data_samples)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the losses up the way the student does."""

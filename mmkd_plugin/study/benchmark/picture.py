@@ -50,10 +50,10 @@ def picture(rows: Sequence[Row], out: Path) -> Path:
             _label(memory, peak, place, f'{peak:.2f}')
     time.set_yticks(range(len(rows)), [f'{row.measured.methods}\n{models_text(row)}' for row in rows], fontsize=8)
     time.invert_yaxis()
-    for axis, title in ((time, 'time of a step'), (memory, 'peak memory of a step')):
+    for axis, title in ((time, 'time of a step'), (memory, 'its peak memory')):
         axis.axvline(1, color='black', linewidth=1)
         axis.set_xlim(0, axis.get_xlim()[1] * 1.08)
-        axis.set_xlabel(f'{title}, in multiples of the student alone')
+        axis.set_xlabel(f'{title}, that of the student alone = 1', fontsize=9)
         axis.spines[['top', 'right']].set_visible(False)
         axis.grid(axis='x', alpha=0.3)
         axis.set_axisbelow(True)

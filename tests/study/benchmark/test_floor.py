@@ -82,11 +82,15 @@ def pair(name: str, folder: Path) -> tuple[Any, FloorAlgorithm, dict]:
     return ours, floor, family.batch(ours.student)
 
 
+def teacher_of(floor: FloorAlgorithm) -> Any:
+    return next(iter(floor.teachers.values()))
+
+
 @pytest.mark.parametrize('name', PAIRS)
 def test_the_teacher_runs_to_the_last_module_that_is_read(name: str, tmp_path: Path) -> None:
     ours, floor, data = pair(name, tmp_path)
     *_, last, behind = PAIRS[name]
-    with_losses, without = counted(ours.teacher.model), counted(next(iter(floor.teachers.values())).model)
+    with_losses, without = counted(ours.teacher.model), counted(teacher_of(floor).model)
     for algorithm in (ours, floor):
         torch.manual_seed(0)
         algorithm(**data, mode='loss')
@@ -104,18 +108,29 @@ def test_it_trains_the_student_alone(tmp_path: Path) -> None:
     total, _ = floor.parse_losses(losses)
     assert torch.allclose(total, floor.architecture.parse_losses(alone)[0])
     total.backward()
-    teacher = next(iter(floor.teachers.values()))
+    teacher = teacher_of(floor)
     assert all(item.grad is None for item in teacher.parameters()) and not teacher.model.training
     assert any(item.grad is not None for item in floor.architecture.parameters())
 
 
 def test_nothing_is_kept_from_one_step_to_the_next(tmp_path: Path) -> None:
     _, floor, data = pair('RoI head', tmp_path)
-    teacher = next(iter(floor.teachers.values()))
+    teacher = teacher_of(floor)
     for _ in range(2):
         floor(**data, mode='loss')
         assert not any(recorder.data_buffer for recorder, _ in teacher._recorders)
         assert not any(recorder.data_buffer for recorder in floor._followed)
+
+
+@pytest.mark.parametrize(('name', 'first'), [('levels before their norm', 'teacher'), ('RoI head', 'student')])
+def test_the_teacher_comes_first_where_it_needs_nothing_of_the_student(name: str, first: str, tmp_path: Path) -> None:
+    _, floor, data = pair(name, tmp_path)
+    order: list[str] = []
+    teacher = teacher_of(floor)
+    teacher.model.backbone.register_forward_pre_hook(lambda *_: order.append('teacher'))
+    floor.architecture.backbone.register_forward_pre_hook(lambda *_: order.append('student'))
+    floor(**data, mode='loss')
+    assert order[0] == first and len(order) == 2
 
 
 def test_a_teacher_of_another_normalisation_gets_its_own(tmp_path: Path) -> None:
@@ -123,7 +138,7 @@ def test_a_teacher_of_another_normalisation_gets_its_own(tmp_path: Path) -> None
     cfg = expand_config(tiny.run_config(tmp_path, distill=tiny.block(teacher=other)))
     init_default_scope('mmdet')
     floor = FloorAlgorithm(MODELS.build(cfg.model.architecture), cfg.model)
-    teacher = next(iter(floor.teachers.values()))
+    teacher = teacher_of(floor)
     seen = []
     teacher.model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     data = tiny.batch(floor.architecture)

@@ -20,7 +20,6 @@ def feature(**loss: Any) -> dict:
     return dict(type='Feature', loss=loss)
 
 
-HINT = dict(type='Feature', tap='output', loss=dict(type='ChenHintLoss', norm='l2', reduction='mean'))
 DETECTORS = {
     'CWD': feature(type='mmrazor.ChannelWiseDivergence', tau=2.0, loss_weight=3.0),
     'PKD': feature(type='mmrazor.PKDLoss'),
@@ -31,7 +30,7 @@ DETECTORS = {
         for reduction in ('mean', 'batchmean', 'sum')
     },
 }
-SEGMENTORS = {
+SEGMENTORS: dict[str, dict] = {
     f'pixel {reduction}': dict(type='PixelWise', divergence='kl', temperature=2.0, reduction=reduction)
     for reduction in ('pixel_mean', 'batch_sum', 'element_mean')
 }

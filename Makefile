@@ -11,11 +11,17 @@ NUMBERS := $(if $(filter-out default,$(STACK)),--first-step)
 OF_STACK := $(if $(filter-out default,$(STACK)),_$(STACK))
 # Test processes; more threads in each would only wait for one another.
 JOBS ?= 2
+# Of "make benchmark": the name of the results' file, a few words about the machine, threads, timed steps, other options.
+NAME ?= here
+MACHINE ?=
+THREADS ?= 2
+ROUNDS ?= 15
+OPTIONS ?=
 # What mypy looks at, of what there is; ruff looks at everything.
 TYPED := $(wildcard mmkd_plugin tools tests benchmarks setup examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seeds methods test test-all check-numbers mutation fuzz pages recipes stacks zoo lint doctor
+.PHONY: help setup demo seeds methods test test-all check-numbers mutation fuzz benchmark pages recipes stacks zoo lint doctor
 
 help:
 	@echo "make demo           distil a small detector and compare it with its teacher and the student alone"
@@ -29,7 +35,8 @@ help:
 	@echo "make stacks         run the core check on every stack of versions, ONLY=name on one; takes long"
 	@echo "make zoo            distil every family of both zoos for one step, STACK=forks those of the forks; takes long"
 	@echo "make recipes        train every full recipe for one step and write docs/recipes.md; takes minutes"
-	@echo "make pages          write the tables of README.md and docs/block.md from the code and the results"
+	@echo "make benchmark      measure what distillation costs on this machine, NAME=cpu_2_cores MACHINE='two cores, idle'; takes long, goes on"
+	@echo "make pages          write the tables of README.md, docs/block.md and docs/benchmark.md from the code and the results"
 	@echo "make lint           check style and types"
 	@echo "make doctor         print what is installed and what will not work"
 	@echo "make setup          make .venv, as the others do by themselves"
@@ -56,6 +63,10 @@ test-all: setup
 
 check-numbers: setup
 	@$(RUN) -m benchmarks.check_numbers
+
+benchmark: setup
+	@OMP_NUM_THREADS=$(THREADS) $(RUN) -m benchmarks.cost --name $(NAME) --machine '$(MACHINE)' --rounds $(ROUNDS) $(OPTIONS)
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.growth --name $(NAME)
 
 pages: setup
 	@$(RUN) -m benchmarks.pages

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/block.md from the code and the committed results, or check that they are."""
+"""Write the tables of README.md and docs/ from the code and the committed results, or check that they are those."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks import cost, growth
 from benchmarks.methods_table import methods_table
 from benchmarks.settings_tables import regions
 from mmkd_plugin.cli import CommandParser, plain_errors
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES: dict[str, Callable[[], Mapping[str, str]]] = {
     'README.md': lambda: {'methods': methods_table()},
     'docs/block.md': regions,
+    'docs/benchmark.md': lambda: {'cost': cost.tables(), 'growth': growth.section()},
 }
 """What is generated into each page, by the name of the region."""
 

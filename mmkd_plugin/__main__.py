@@ -17,6 +17,7 @@ COMMANDS = {
     'check': 'whether a config trains: its first steps, their time and memory, and how long it will take',
     'layers': 'what can be tapped in student and teacher, side by side',
     'compress': 'a trained model with its convolutions factored, as a student',
+    'benchmark': 'what distillation costs: a step alone, at the floor, ours, and of MMRazor, in turns',
     'report': 'runs as one page: curves of every term and metric, self-check, pictures, costs, config',
     'visualize': 'what a method compares, as a picture',
     'check-recipes': 'whether recipes work: a step of each, with models of full size and a random teacher',

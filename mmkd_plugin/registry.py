@@ -59,6 +59,7 @@ DATASETS = _registries['DATASETS']
 DATA_SAMPLERS = _registries['DATA_SAMPLERS']
 HOOKS = _registries['HOOKS']
 MODELS = _registries['MODELS']
+OPTIM_WRAPPERS = _registries['OPTIM_WRAPPERS']
 RUNNERS = _registries['RUNNERS']
 TASK_UTILS = _registries['TASK_UTILS']
 TRANSFORMS = _registries['TRANSFORMS']
@@ -66,4 +67,14 @@ TRANSFORMS = _registries['TRANSFORMS']
 METHODS = Registry('distillation method', scope=_SCOPE, locations=[f'{_SCOPE}.methods'])
 """What a ``distill`` block can name as the ``type`` of a method."""
 
-__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METHODS', 'MODELS', 'RUNNERS', 'TASK_UTILS', 'TRANSFORMS']
+__all__ = [
+    'DATASETS',
+    'DATA_SAMPLERS',
+    'HOOKS',
+    'METHODS',
+    'MODELS',
+    'OPTIM_WRAPPERS',
+    'RUNNERS',
+    'TASK_UTILS',
+    'TRANSFORMS',
+]

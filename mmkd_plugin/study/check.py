@@ -32,7 +32,7 @@ from mmkd_plugin.study.check_warnings import (
 from mmkd_plugin.study.evaluation import Metric, evaluated, require_evaluation
 from mmkd_plugin.study.first_batches import FirstBatches, KeptBatches, Truth, read_batches, truth_of
 from mmkd_plugin.study.runs import new_runner, sent_to
-from mmkd_plugin.study.turns import StepCost, SteppedRun, planned, train_with
+from mmkd_plugin.study.turns import StepCost, SteppedRun, planned, take_turns, train_with
 
 Say = Callable[[str], None]
 
@@ -314,10 +314,7 @@ class _Trial:
     def _in_turns(self, runner: Runner, distilled: SteppedRun | None) -> None:
         alone = SteppedRun(runner, self.data.batches)
         alone.warm_up(self.before)
-        for _ in range(self.timed):
-            for run in (distilled, alone):
-                if run is not None:
-                    run.timed_step()
+        take_turns([run for run in (distilled, alone) if run is not None], self.timed)
         self.found.alone = alone.cost()
 
 

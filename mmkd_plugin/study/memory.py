@@ -30,19 +30,30 @@ def run_bytes(runner: Runner) -> int:
     """
     algorithm = algorithm_of(runner)
     models = [runner.model.module if is_model_wrapper(runner.model) else runner.model]
-    wrapper = runner.optim_wrapper
-    wrappers = list(wrapper.optim_wrappers.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     if algorithm is not None:
         models += [teacher.model for teacher in algorithm.teachers.values()]
-        wrappers += [adversary.wrapper for adversary in algorithm.adversaries.values()]
     models += [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')]
     tensors: list[Tensor] = []
     for model in models:
         tensors += [*model.parameters(), *model.buffers()]
     tensors += [tensor.grad for tensor in tensors if tensor.requires_grad and tensor.grad is not None]
-    for each in wrappers:
-        tensors += tensors_of(list(each.optimizer.state.values()))
+    for optimizer in optimizers_of(runner):
+        tensors += tensors_of(list(optimizer.state.values()))
     return tensor_bytes(tensors)
+
+
+def optimizers_of(runner: Runner) -> list[torch.optim.Optimizer]:
+    """All optimizers of a run, those of its discriminators among them.
+
+    Args:
+        runner: Within its training.
+    """
+    wrapper = runner.optim_wrapper
+    wrappers = list(wrapper.optim_wrappers.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    algorithm = algorithm_of(runner)
+    if algorithm is not None:
+        wrappers += [adversary.wrapper for adversary in algorithm.adversaries.values()]
+    return [each.optimizer for each in wrappers]
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:

@@ -28,6 +28,7 @@ from mmkd_plugin.compat.retelling import retell
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
 from mmkd_plugin.teachers import local_file
+from mmkd_plugin.utilities.text import sentence
 
 WARM_UP = 5
 """Iterations that the time per iteration leaves out."""
@@ -135,7 +136,7 @@ def train_once(
 
     cfg = prepared(config, seed, work_dir, options)
     known = work_dir / 'outcome.json'
-    digest, code = _digest(cfg), _code_digest()
+    digest, code = _digest(cfg), code_digest()
     stored = _stored(known)
     same_code = stored.pop('code', None) == code
     if stored.pop('digest', None) == digest and (same_code or any_code) and Path(stored['checkpoint']).exists():
@@ -238,11 +239,11 @@ def quiet(log: Path) -> Iterator[None]:
         except Exception as error:
             # For whoever wrote the code that failed.
             traceback.print_exc(file=stream)
-            sentence = retell(error)
-            if sentence is None:
+            known = retell(error)
+            if known is None:
                 reason = (str(error).strip() or 'no reason given').splitlines()[0].rstrip('.')
-                sentence = f'{type(error).__name__}: {reason};'
-            raise DistillError(f'{sentence} Its output is in "{log}".') from error
+                known = f'{type(error).__name__}: {reason};'
+            raise DistillError(f'{known} Its output is in "{log}".') from error
 
 
 @contextlib.contextmanager
@@ -256,6 +257,11 @@ def sent_to(stream: TextIO) -> Iterator[None]:
             for logger in MMLogger._instance_dict.values():
                 for handler in [item for item in logger.handlers if getattr(item, 'stream', None) is stream]:
                     logger.removeHandler(handler)
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in a sentence, where others go on."""
+    return str(error) if isinstance(error, DistillError) else retell(error) or sentence(error)
 
 
 def latest_metrics(runner: Runner) -> dict[str, float]:
@@ -298,7 +304,7 @@ def _digest(cfg: Config) -> str:
     return digest.hexdigest()
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Hash of this package's code."""
     digest = hashlib.sha256()
     package = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Step two runs in turns on the same batches, and measure the time and the memory of a step of each."""
+"""Step several runs in turns on the same batches, and measure the time and the memory of a step of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_plugin.engine import FiniteHook
-from mmkd_plugin.study.memory import peak_growth, run_bytes
+from mmkd_plugin.study.memory import optimizers_of, peak_growth, run_bytes
+from mmkd_plugin.utilities.host_syncs import count_host_syncs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,10 @@ class SteppedRun:
             self._step()
         self.seconds.append(self._last)
 
+    def host_syncs(self) -> int:
+        """Take a step that is not timed, and count how often the host waits for the device in it."""
+        return count_host_syncs(self._step, self._device, optimizers_of(self.runner))
+
     def cost(self) -> StepCost:
         """What the timed steps cost; what of the readings of their numbers has not arrived is waited for."""
         for hook in self.runner.hooks:
@@ -114,6 +119,22 @@ def planned(steps: int, accumulated: int, iterations: int) -> tuple[int, int]:
     return before, max(1, min(steps, iterations - before))
 
 
+def take_turns(runs: Sequence[SteppedRun], rounds: int, before_step: Callable[[int], object] | None = None) -> None:
+    """Take timed steps of several runs, one of each in a round, whose order changes from round to round.
+
+    Args:
+        runs: Warmed up.
+        rounds: How many steps each takes.
+        before_step: Called with the number of the round, from 0, before each step.
+    """
+    for number in range(rounds):
+        first = number % len(runs)
+        for run in [*runs[first:], *runs[:first]]:
+            if before_step is not None:
+                before_step(number)
+            run.timed_step()
+
+
 def train_with(runner: Runner, loop: Callable[[], None]) -> None:
     """Prepare a run as for its training, and call a function in the place of its training loop.
 
@@ -123,3 +144,16 @@ def train_with(runner: Runner, loop: Callable[[], None]) -> None:
     """
     runner.train_loop.run = loop
     runner.train()
+
+
+def train_together(runners: Sequence[Runner], loop: Callable[[], None]) -> None:
+    """Prepare several runs as for their training, and call a function in the place of all of their loops.
+
+    Args:
+        runners: The runs, prepared in this order.
+        loop: The function.
+    """
+    if runners:
+        train_with(runners[0], lambda: train_together(runners[1:], loop))
+    else:
+        loop()

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from _helpers.golden import assert_near
-from _helpers.host_sync import HostSyncs
 from mmkd_plugin.methods import DistillLoss
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 
 @dataclasses.dataclass

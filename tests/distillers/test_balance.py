@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from _helpers.host_sync import HostSyncs
 
 from mmkd_plugin.distillers.balance import BOUND, LARGEST_STEP, SMOOTHING, Balance
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 
 def balance(*shares: float) -> Balance:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _helpers.host_sync import HostSyncs
 from _helpers.tiny import TinyBoxes, block, run_config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS
 from mmkd_plugin.block import expand_config
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 
 def test_levels_of_a_loss_are_added_term_by_term():

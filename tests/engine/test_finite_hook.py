@@ -10,7 +10,6 @@ import pytest
 import torch
 from _helpers import breaking
 from _helpers.breaking import broken_run
-from _helpers.host_sync import HostSyncs
 from _helpers.tiny import block, build, run_config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
@@ -21,6 +20,7 @@ from mmkd_plugin.engine import FiniteHook
 from mmkd_plugin.engine.fault import read_step
 from mmkd_plugin.engine.readings import LEAST_SCALE, Label, Reading, peaks
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 DELAYED = dict(type='mmkd_plugin.FiniteHook', delayed=True)
 NEVER = 10**6

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
-from _helpers.host_sync import HostSyncs
 from _helpers.memory import PeakMemory
 from _helpers.precision import assert_full_precision
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmkd_plugin.functional import box_masks, channel_attention, fgd, fgd_loss, spatial_attention
 from mmkd_plugin.functional.reductions import reductions
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 from mmkd_plugin.utilities.sharing import one_step
 
 LOG3 = 1.0986123

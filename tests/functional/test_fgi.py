@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
-from _helpers.host_sync import HostSyncs
 from _helpers.memory import PeakMemory
 from _helpers.precision import assert_full_precision
 from torch import Tensor, nn
 
 from mmkd_plugin.functional import box_levels, box_regions, fgi, fgi_loss, imitation_masks, lit_cells
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
 

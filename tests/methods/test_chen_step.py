@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
-from _helpers.host_sync import HostSyncs
 from _helpers.tiny import batch, faster_rcnn
 from _helpers.tiny_chen import OFF, Step, build, expand, two_stage
 from _helpers.tiny_families import changed
 from torch.nn.functional import cross_entropy, logsigmoid
+
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 FASTER = faster_rcnn(width=24)
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
-from _helpers.host_sync import HostSyncs
 from _helpers.loss_tester import Golden, LossTester, total
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmkd_plugin.functional import channel_attention, spatial_attention
 from mmkd_plugin.methods import DistillLoss, FGDLoss
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 FILES = ('fgd_basic', 'fgd_align', 'fgd_init', 'fgd_empty_gt')
 TERMS = {'foreground': 'fg', 'background': 'bg', 'attention': 'mask', 'relation': 'rela'}

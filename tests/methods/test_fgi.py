@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _helpers.host_sync import HostSyncs
 from _helpers.tiny import batch, block, build, faster_rcnn, losses_of, retinanet, run_config
 from _helpers.tiny_families import fcos
 from mmengine.registry import MODELS
@@ -14,6 +13,7 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import FGI, FGILoss
 from mmkd_plugin.probe.models import ModelPair, ModelTaps
 from mmkd_plugin.probe.taps import Tap
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 from mmkd_plugin.utilities.text import without_prefix
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from _helpers.golden import assert_near, read_golden
-from _helpers.host_sync import HostSyncs
 from _helpers.loss_tester import Golden, LossTester
 from _helpers.ranks import terms_on_ranks
 from torch import Tensor, nn
 
 from mmkd_plugin.methods import DistillLoss, FGILoss
 from mmkd_plugin.registry import MODELS
+from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
 

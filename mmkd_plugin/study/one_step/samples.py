@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Tuple, Union
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from mmkd_plugin.study.one_step.language import WORDS, names
 from mmkd_plugin.utilities.unlabelled import mark_unlabelled
 
 OBJECTS = 3
-"""Objects in an image."""
+"""Objects in an image, where no other number is asked for."""
+
+Size = Union[int, Tuple[int, int]]
+"""Side of images in pixels, or height and width."""
 
 
 @DATASETS.register_module()
@@ -30,7 +33,7 @@ class GeneratedImages(Dataset):
 
     Args:
         package: ``'mmdet'`` or ``'mmseg'``, whose data samples are made.
-        size: Side of the first image in pixels.
+        size: Side of the first image in pixels, or its height and width.
         classes: Number of classes.
         masks: Whether objects have masks.
         semantic: First label of the label map and the one behind the last; None for no map.
@@ -39,12 +42,13 @@ class GeneratedImages(Dataset):
         text: Whether the classes are named, for detectors that read them.
         length: Number of images.
         unlabelled: Whether every second image of a segmentor has no labels.
+        objects: How many each image has.
     """
 
     def __init__(
         self,
         package: str,
-        size: int,
+        size: Size,
         classes: int,
         masks: bool = False,
         semantic: tuple[int, int] | None = None,
@@ -53,9 +57,10 @@ class GeneratedImages(Dataset):
         text: bool = False,
         length: int = 2,
         unlabelled: bool = False,
+        objects: int = OBJECTS,
     ) -> None:
         self.package = package
-        self.size = size
+        self.size = sides(size)
         self.classes = classes
         self.masks = masks
         self.semantic = semantic
@@ -64,6 +69,7 @@ class GeneratedImages(Dataset):
         self.text = text
         self.length = length
         self.unlabelled = unlabelled
+        self.objects = objects
 
     def __len__(self) -> int:
         return self.length
@@ -73,7 +79,7 @@ class GeneratedImages(Dataset):
         if self.package == 'mmseg':
             return self._segmentation(random, labelled=not (self.unlabelled and index % 2))
         whole = self.one_size or index % 2 == 0
-        height, width = (self.size, self.size) if whole else (self.size * 7 // 8, self.size * 3 // 4)
+        height, width = self.size if whole else (self.size[0] * 7 // 8, self.size[1] * 3 // 4)
         if not self.frames:
             return self._detection(random, height, width)
         return self._clip([self._detection(random, height, width) for _ in range(self.frames)])
@@ -82,21 +88,21 @@ class GeneratedImages(Dataset):
         from mmdet.structures import DetDataSample
         from mmdet.structures.mask import BitmapMasks
 
-        boxes = _boxes(random, OBJECTS, height, width)
+        boxes = _boxes(random, self.objects, height, width)
         sample = DetDataSample(metainfo=_meta(height, width))
         if self.text:
             sample.set_metainfo(dict(text=names(self.classes), custom_entities=True))
         instances = InstanceData(bboxes=torch.from_numpy(boxes).float())
-        instances.labels = torch.from_numpy(random.randint(0, self.classes, OBJECTS))
+        instances.labels = torch.from_numpy(random.randint(0, self.classes, self.objects))
         if self.masks:
             instances.masks = BitmapMasks(_paint(boxes, height, width), height, width)
         if self.frames:
-            instances.instances_ids = torch.arange(OBJECTS)
+            instances.instances_ids = torch.arange(self.objects)
         sample.gt_instances = instances
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         sample.proposals = InstanceData(bboxes=torch.from_numpy(_boxes(random, 50, height, width)).float())
         if self.semantic is not None:
-            sample.gt_sem_seg = PixelData(sem_seg=_label_map(random, height, width, *self.semantic))
+            sample.gt_sem_seg = PixelData(sem_seg=self._label_map(random, height, width, *self.semantic))
         image = torch.from_numpy(random.randint(0, 256, (3, height, width), dtype=np.uint8))
         return dict(inputs=image, data_samples=sample)
 
@@ -110,24 +116,36 @@ class GeneratedImages(Dataset):
     def _segmentation(self, random: np.random.RandomState, labelled: bool) -> dict[str, Any]:
         from mmseg.structures import SegDataSample
 
-        sample = SegDataSample(metainfo=_meta(self.size, self.size))
-        labels = _label_map(random, self.size, self.size, 0, self.classes)
+        sample = SegDataSample(metainfo=_meta(*self.size))
+        labels = self._label_map(random, *self.size, 0, self.classes)
         if not labelled:
             labels.fill_(IGNORED)
             mark_unlabelled(sample)
         sample.gt_sem_seg = PixelData(data=labels)
         sample.gt_edge_map = PixelData(data=(labels != labels.roll(1, -1)).long())
-        image = torch.from_numpy(random.randint(0, 256, (3, self.size, self.size), dtype=np.uint8))
+        image = torch.from_numpy(random.randint(0, 256, (3, *self.size), dtype=np.uint8))
         return dict(inputs=image, data_samples=sample)
 
+    def _label_map(self, random: np.random.RandomState, height: int, width: int, first: int, end: int) -> Tensor:
+        """Rectangles of random labels, ``(1, H, W)``."""
+        labels = np.full((1, height, width), random.randint(first, end), np.int64)
+        for mask in _paint(_boxes(random, self.objects, height, width), height, width):
+            labels[:, mask > 0] = random.randint(first, end)
+        return torch.from_numpy(labels)
 
-def needs(cfg: Config, package: str, size: int) -> dict[str, Any]:
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width of images."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def needs(cfg: Config, package: str, size: Size) -> dict[str, Any]:
     """What a config's models and pipeline ask of generated images.
 
     Args:
         cfg: The config of a training.
         package: ``'mmdet'`` or ``'mmseg'``.
-        size: Side of the images in pixels.
+        size: Side of the images in pixels, or their height and width.
 
     Returns:
         Config of :class:`GeneratedImages`.
@@ -203,11 +221,3 @@ def _paint(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     left, top, right, bottom = (boxes[:, side, None, None] for side in range(4))
     rows, columns = np.arange(height)[None, :, None], np.arange(width)[None, None]
     return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)).astype(np.uint8)
-
-
-def _label_map(random: np.random.RandomState, height: int, width: int, first: int, end: int) -> Tensor:
-    """Rectangles of random labels, ``(1, H, W)``."""
-    labels = np.full((1, height, width), random.randint(first, end), np.int64)
-    for mask in _paint(_boxes(random, OBJECTS, height, width), height, width):
-        labels[:, mask > 0] = random.randint(first, end)
-    return torch.from_numpy(labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmkd_plugin.study.one_step.language import local_text_encoder
-from mmkd_plugin.study.one_step.samples import needs, walk
+from mmkd_plugin.study.one_step.samples import Size, needs, sides, walk
 from mmkd_plugin.teachers import model_config
 
 _REMOTE = re.compile(r'^(https?|s3|torchvision|open-mmlab|jhu)://|^(huggingface|mmcls|mmpretrain)')
@@ -23,7 +23,7 @@ _TEXT_ENCODERS = re.compile(r'^(bert-|google-bert/|roberta-)')
 """Beginnings of the names of text encoders that would be downloaded."""
 
 
-def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Config:
+def one_step_config(cfg: Config, package: str, size: Size, work_dir: Path) -> Config:
     """A run of one iteration on two generated images.
 
     Student and teachers stay as they are, but for the image size they may be built for, pretrained weights, norms over
@@ -33,7 +33,7 @@ def one_step_config(cfg: Config, package: str, size: int, work_dir: Path) -> Con
     Args:
         cfg: The config of a training, with or without a distill block.
         package: ``'mmdet'`` or ``'mmseg'``.
-        size: Side of the images in pixels.
+        size: Side of the images in pixels, or their height and width.
         work_dir: Folder of the run.
 
     Returns:
@@ -75,7 +75,7 @@ def teachers_of(block: dict) -> list[dict]:
     return [item for item in (block.get('teachers') or {}).values() if isinstance(item, dict)] or [block]
 
 
-def _fitted(model: dict, package: str, size: int) -> ConfigDict:
+def _fitted(model: dict, package: str, size: Size) -> ConfigDict:
     """A model for images of one size that downloads nothing."""
     model = offline(model)
     preprocessor = model.get('data_preprocessor') or {}
@@ -85,12 +85,12 @@ def _fitted(model: dict, package: str, size: int) -> ConfigDict:
     if own:
         preprocessor['batch_augments'] = own
     for node in walk(model):
-        if isinstance(node.get('img_size'), int):
+        if isinstance(node.get('img_size'), int) and isinstance(size, int):
             node['img_size'] = size
         elif node.get('img_size'):
-            node['img_size'] = (size, size)
+            node['img_size'] = sides(size)
     if package == 'mmseg' and preprocessor:
-        preprocessor['size'] = (size, size)
+        preprocessor['size'] = sides(size)
         preprocessor.pop('size_divisor', None)
     return model
 

@@ -15,16 +15,15 @@ from torch import nn
 
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.cli import build_runner, load_config
-from mmkd_plugin.compat.retelling import retell
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.one_step import forgotten_run, one_step_config, teachers_of
 from mmkd_plugin.study.recipes.watch import LossRow, StepWatch
-from mmkd_plugin.study.runs import quiet
+from mmkd_plugin.study.runs import quiet, told
 from mmkd_plugin.teachers.source import local_file
 from mmkd_plugin.teachers.weights import RANDOM_WEIGHTS
-from mmkd_plugin.utilities.text import sentence, without_prefix
+from mmkd_plugin.utilities.text import without_prefix
 
 ZOO = 'mmkd_plugin::'
 """Begins the names of the configs that are shipped."""
@@ -102,7 +101,7 @@ def check_recipe(name: str, work_dir: Path, size: int = SIZE, whole: bool = Fals
     except Exception as error:
         if whole:
             raise
-        checked.fault = str(error) if isinstance(error, DistillError) else retell(error) or sentence(error)
+        checked.fault = told(error)
     # The models of the next recipe need the room of these.
     gc.collect()
     checked.seconds = time.monotonic() - started

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Operators whose result, or the shape of it, the host must know before it goes on.
 WAITING_OPERATORS = {
     '_local_scalar_dense',
     'bincount',
@@ -25,9 +27,10 @@ WAITING_OPERATORS = {
     'unique_dim',
     'unique_dim_consecutive',
 }
+"""Operators whose result, or the shape of it, the host must know before it goes on."""
 INDEXING_OPERATORS = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
-# On the CPU these run without any operator.
 WAITING_METHODS = {'cpu', 'numpy', 'tolist', '__array__'}
+"""On the CPU these run without any operator."""
 
 
 class HostSyncs:
@@ -93,3 +96,47 @@ class _Methods(TorchFunctionMode):
         if name in WAITING_METHODS or to_host:
             self.calls.append(name)
         return func(*args, **kwargs)
+
+
+def count_host_syncs(
+    function: Callable[[], object], device: torch.device, optimizers: Iterable[torch.optim.Optimizer] = ()
+) -> int:
+    """How often the host waits for a device while a function runs.
+
+    Args:
+        function: What is run, once.
+        device: Where its tensors are. On CUDA torch itself says where it waits. Elsewhere the calls are counted that
+            would wait there, without moves by ``to``, whose goal is the device itself where there is no other.
+        optimizers: Those that take steps within; they read the numbers of these, which lie on the host in any case.
+    """
+    if device.type != 'cuda':
+        with HostSyncs() as syncs, _not_counted(syncs, optimizers):
+            function()
+        return sum(name != 'to' for name in syncs.calls)
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            function()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum('synchronizing CUDA operation' in str(item.message) for item in said)
+
+
+@contextlib.contextmanager
+def _not_counted(syncs: HostSyncs, optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Forget the calls within the steps of optimizers."""
+    before: list[int] = []
+
+    def begin(*_: Any) -> None:
+        before.append(len(syncs.calls))
+
+    def end(*_: Any) -> None:
+        del syncs.calls[before.pop() :]
+
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers:
+            stack.callback(optimizer.register_step_pre_hook(begin).remove)
+            stack.callback(optimizer.register_step_post_hook(end).remove)
+        yield

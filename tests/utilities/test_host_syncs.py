@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
-from _helpers.host_sync import HostSyncs
+
+from mmkd_plugin.utilities.host_syncs import HostSyncs, count_host_syncs
 
 WAITING = {
     'item': lambda x: x[0].item(),
@@ -74,3 +77,36 @@ def test_nothing_is_counted_after_the_block():
         pass
     torch.ones(1).item()
     assert syncs.calls == []
+
+
+def test_a_function_that_waits_is_counted_and_a_move_to_where_it_is_does_not_wait():
+    x = torch.ones(3)
+    assert count_host_syncs(lambda: (x.sum().item(), x.tolist(), x.to('cpu'), x + 1), torch.device('cpu')) == 2
+
+
+def test_what_an_optimizer_reads_of_its_own_counts_is_no_wait():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], foreach=False)
+
+    def step():
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        weight.sum().item()
+
+    assert count_host_syncs(step, torch.device('cpu')) > 1
+    assert count_host_syncs(step, torch.device('cpu'), [optimizer]) == 1
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+
+
+def test_on_cuda_torch_says_where_it_waits(monkeypatch):
+    modes = ['default']
+    monkeypatch.setattr(torch.cuda, 'get_sync_debug_mode', lambda: 0)
+    monkeypatch.setattr(torch.cuda, 'set_sync_debug_mode', modes.append)
+
+    def step():
+        for _ in range(3):
+            warnings.warn('called a synchronizing CUDA operation', stacklevel=1)
+        warnings.warn('another', stacklevel=1)
+
+    assert count_host_syncs(step, torch.device('cuda')) == 3
+    assert modes == ['default', 'warn', 0]

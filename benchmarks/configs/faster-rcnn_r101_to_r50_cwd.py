@@ -1,0 +1,3 @@
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py', 'mmkd_plugin::_base_/cwd/neck.py']
+
+distill = dict(teacher='mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py', teacher_ckpt='random')

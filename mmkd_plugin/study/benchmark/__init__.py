@@ -1,0 +1,1 @@
+"""What distillation costs: steps of the student alone, of the floor, of ours and of MMRazor, in turns."""

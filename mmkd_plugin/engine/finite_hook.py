@@ -196,8 +196,10 @@ class FiniteHook(Hook):
 
         wrapper.step = watched
         stack.callback(lambda: wrapper.__dict__.pop('step', None))
-        handle = optimizer.register_step_pre_hook(lambda *_: self._before_move())
-        stack.callback(handle.remove)
+        # DeepSpeed's optimizers are none of torch's.
+        if hasattr(optimizer, 'register_step_pre_hook'):
+            handle = optimizer.register_step_pre_hook(lambda *_: self._before_move())
+            stack.callback(handle.remove)
 
     def _before_update(self, wrapper: Any) -> None:
         """Note the gradients, or the scale of the scaler that judges them."""

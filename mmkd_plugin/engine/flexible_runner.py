@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine._strategy import DeepSpeedStrategy
 from mmengine.hooks import EMAHook
+from mmengine.runner._flexible_runner import _get_batch_size
 
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.engine.distilling import Distilling
@@ -30,7 +32,11 @@ class FlexibleDistillRunner(Distilling, SafeFlexibleRunner):
 
     def build_strategy(self, strategy: Any = None, launcher: str = 'none', **options: Any) -> Any:
         """Build the strategy; that of one process where there is no launcher."""
-        return super().build_strategy(with_student(strategy, launcher), launcher=launcher, **options)
+        strategy = with_student(strategy, launcher)
+        if issubclass(strategy['type'], DeepSpeedStrategy):
+            loader = self._train_dataloader
+            strategy['train_micro_batch_size_per_gpu'] = 1 if loader is None else _get_batch_size(loader)
+        return super().build_strategy(strategy, launcher=launcher, **options)
 
     def add_distillation(self) -> bool:
         """Build the student, and add teacher and distiller where the config asks for them."""

@@ -11,6 +11,7 @@ from torch import nn
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.engine.distilling import Distilling
+from mmkd_plugin.engine.flexible_runner import FlexibleDistillRunner
 from mmkd_plugin.engine.optimizer import with_distiller
 from mmkd_plugin.engine.preflight import require_no_strategy
 from mmkd_plugin.engine.recomputing import require_modules
@@ -29,6 +30,13 @@ class DistillRunner(Distilling, SafeRunner):
     """
 
     _training_wrapper = False
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Any:
+        """Build the runner of a config; that of one with a ``strategy`` is a :class:`FlexibleDistillRunner`."""
+        if cls is DistillRunner and cfg.get('strategy') is not None:
+            return FlexibleDistillRunner.from_cfg(cfg)
+        return super().from_cfg(cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed runs, but not before it is known whether the student is trained or tested."""

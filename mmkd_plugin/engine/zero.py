@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from mmengine._strategy import DeepSpeedStrategy, SingleDeviceStrategy
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
 from mmkd_plugin.engine.strategies import OfStudent
@@ -44,6 +46,10 @@ class WithDeepSpeed(OfStudent, DeepSpeedStrategy, SingleDeviceStrategy):
     shards = ''
 
     def __init__(self, **options: Any) -> None:
+        # MMEngine registers DeepSpeed's optimizers at each start, which its registry refuses the second time.
+        for name, module in list(OPTIMIZERS.module_dict.items()):
+            if module.__module__.startswith('deepspeed.'):
+                OPTIMIZERS.module_dict.pop(name)
         super().__init__(**options)
         half = next((key for key in _HALF if (self.config.get(key) or {}).get('enabled')), None)
         stage = (self.config.get('zero_optimization') or {}).get('stage', 0)
@@ -121,15 +127,13 @@ class WithDeepSpeed(OfStudent, DeepSpeedStrategy, SingleDeviceStrategy):
         if not hasattr(zero, 'single_partition_of_fp32_groups'):
             return zero.state_dict()
         inner = zero.optimizer
-        if any(inner.state.values()):
-            zero._lazy_init_hp_params_optimizer_state()
         numbers = {id(item): number for number, item in enumerate(sum(self._parameters, []))}
         state: dict[int, dict] = {}
         for own, parameters in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups):
             for key, value in inner.state[own].items():
                 for parameter in parameters:
                     entry = state.setdefault(numbers[id(parameter)], {})
-                    entry[key] = parameter.get_full_hp_param(optim_state_key=key) if _spread(value, own) else value
+                    entry[key] = _gathered(parameter, value) if _spread(value, own) else value
         groups = [
             {**group, 'params': [numbers[id(item)] for item in parameters]}
             for group, parameters in zip(inner.param_groups, self._parameters)
@@ -160,15 +164,27 @@ class WithDeepSpeed(OfStudent, DeepSpeedStrategy, SingleDeviceStrategy):
                         inner.state[own][key] = value
                         continue
                     part = inner.state[own].setdefault(key, torch.zeros_like(own))
-                    mapping = parameter._hp_mapping
-                    if mapping is not None:
-                        here, there = mapping.get_hp_fragment_address(), mapping.lp_fragment_address
-                        part.narrow(0, here.start, here.numel).copy_(
-                            value.flatten().narrow(0, there.start, there.numel)
-                        )
-        zero._hp_optimizer_states_linked = False
+                    for here, there in _places(parameter):
+                        part[here] = value.flatten()[there].to(part)
 
 
 def _spread(value: Any, own: Tensor) -> bool:
     """Whether an entry of the state has a number for each weight."""
     return isinstance(value, Tensor) and value.shape == own.shape
+
+
+def _places(parameter: Any) -> Iterator[tuple[slice, slice]]:
+    """Where a parameter's part lies in this process's share of its group, and in the parameter; nothing for none."""
+    mapping = parameter._hp_mapping
+    if mapping is not None:
+        here, there = mapping.get_hp_fragment_address(), mapping.lp_fragment_address
+        yield slice(here.start, here.start + here.numel), slice(there.start, there.start + there.numel)
+
+
+def _gathered(parameter: Tensor, share: Tensor) -> Tensor:
+    """What all processes together hold for a parameter."""
+    whole = share.new_zeros(parameter.numel())
+    for here, there in _places(parameter):
+        whole[there] = share[here]
+    all_reduce(whole)
+    return whole.view_as(parameter)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import os
 import os.path as osp
 import sys
@@ -217,6 +218,15 @@ def build_runner(cfg: Config) -> Runner:
         known = [*RUNNERS.module_dict, f'mmkd_plugin.{DistillRunner.__name__}']
         raise DistillError(f'runner_type is "{kind}", which is no runner: {nearest(kind, known)}')
     return RUNNERS.build(cfg) if kind else DistillRunner.from_cfg(cfg)
+
+
+def on_one_process(cfg: Config) -> Config:
+    """The same config for a command that takes some steps itself: how a run is spread over processes is left out."""
+    cfg = copy.deepcopy(cfg)
+    cfg.pop('strategy', None)
+    if str(cfg.get('runner_type')).endswith('FlexibleDistillRunner'):
+        cfg.runner_type = 'mmkd_plugin.DistillRunner'
+    return cfg
 
 
 def wide_console() -> Console:

@@ -13,10 +13,11 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from mmkd_plugin.algorithms.adversary import Adversary
-from mmkd_plugin.algorithms.gradients import Pull, compare_gradients, shared_features
+from mmkd_plugin.algorithms.gradients import Pull, compare_gradients, losses_inside, shared_features
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.labelled import labelled_alone
 from mmkd_plugin.compat.checkpoint import build_safely
+from mmkd_plugin.compat.recomputing import non_reentrant_checkpoints
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
@@ -28,6 +29,9 @@ from mmkd_plugin.utilities.text import without_prefix
 
 _STUDENT = 'architecture.'
 """Where the student lies in the module tree."""
+
+_INSIDE_FSDP = '_fsdp_wrapped_module'
+"""Where torch's ``FullyShardedDataParallel`` holds what it shards."""
 
 _OF_TEACHERS = ('teacher', 'teacher_ckpt', 'teacher_prefix', 'trust_checkpoint', 'same_classes', 'teacher_scale')
 """What is said of each teacher by its name."""
@@ -147,8 +151,17 @@ class DistillAlgorithm(BaseAlgorithm):
 
     @property
     def student(self) -> nn.Module:
-        """The model that is trained and saved."""
-        return self.architecture
+        """The model that is trained and saved, without what shards it (:meth:`wrap_student`)."""
+        return getattr(self.architecture, _INSIDE_FSDP, self.architecture)
+
+    def wrap_student(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Run the student inside a wrapper from now on.
+
+        Args:
+            wrap: Gets the student and gives a module that calls it and saves and loads a state with the student's keys,
+                such as torch's ``FullyShardedDataParallel``. Teachers, connectors and losses stay outside.
+        """
+        self.architecture = wrap(self.architecture)  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         """Fall back to the student for what the algorithm itself lacks."""
@@ -189,20 +202,23 @@ class DistillAlgorithm(BaseAlgorithm):
             All losses by name; the student's keep their own names.
         """
         due = self._due()
-        features = shared_features(self.architecture, bool(due or self.step_observers))
-        labelled = labelled_alone(self.architecture, data_samples)
-        with self.distiller.recording(), features as self.shared_features, labelled:
-            losses = self.architecture(batch_inputs, data_samples, mode='loss')
-        losses = weigh_losses(losses, self._hard_weights(), strict=not self._weighed)
+        features = shared_features(self.student, bool(due or self.step_observers))
+        labelled = labelled_alone(self.student, data_samples)
+        with self.distiller.recording(), features as self.shared_features, labelled, non_reentrant_checkpoints():
+            with losses_inside(self.architecture, self.student) as inside:
+                losses = self.architecture(batch_inputs, data_samples, mode='loss')
+        weights = self._hard_weights()
+        losses = weigh_losses(losses, weights, strict=not self._weighed)
+        inner = weigh_losses(inside[0], weights, strict=False) if inside else losses
         self._weighed = True
         needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
         for teacher in self.teachers.values():
             teacher.run(batch_inputs, data_samples, needed)
-        terms = self.distiller.compute_terms(functools.partial(self._measure, losses, due) if due else None)
+        terms = self.distiller.compute_terms(functools.partial(self._measure, inner, due) if due else None)
         for name in terms.keys() & self.adversaries.keys():
             self.adversaries[name].remember(self.distiller.kept[name])
         for observe in list(self.step_observers):
-            observe(self, losses)
+            observe(self, inner)
         self.distiller.release_records()
         self.shared_features = []
         sums = self.distiller.sum_levels(terms)
@@ -242,7 +258,7 @@ class DistillAlgorithm(BaseAlgorithm):
             See :func:`mmkd_plugin.algorithms.gradients.compare_gradients`.
         """
         task = self.parse_losses(losses)[0]
-        return compare_gradients(self.architecture, self.distiller, task, pulls, self.shared_features)
+        return compare_gradients(self.student, self.distiller, task, pulls, self.shared_features)
 
     def _hard_weights(self) -> dict[str, float]:
         """Factors on the student's own losses at this point of the run."""

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from mmkd_plugin.distillers import Distiller
@@ -68,6 +69,36 @@ def shared_features(student: nn.Module, wanted: bool = True) -> Iterator[list[Te
     handle = module.register_forward_hook(keep)
     try:
         yield features
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def losses_inside(wrapper: nn.Module, student: nn.Module) -> Iterator[list[dict]]:
+    """Keep a student's losses as they are before a wrapper gets them.
+
+    A gradient that starts at what a sharding wrapper returns is a backward pass to it, behind which it frees the
+    weights. One that starts before passes it by.
+
+    Args:
+        wrapper: What is called.
+        student: What it wraps; where it is the same, nothing is kept.
+
+    Yields:
+        The losses, once the student has run; empty where there is no wrapper.
+    """
+    losses: list[dict] = []
+    if wrapper is student:
+        yield losses
+        return
+
+    def keep(_: nn.Module, __: tuple, outputs: dict) -> dict:
+        losses.append(outputs)
+        return apply_to(outputs, lambda item: isinstance(item, Tensor), lambda item: item.view_as(item))
+
+    handle = student.register_forward_hook(keep)
+    try:
+        yield losses
     finally:
         handle.remove()
 

@@ -26,6 +26,8 @@ BLOCK_KEYS = (
 READS = 'reads_distill_block'
 """Attribute of the runners that turn the block into a distilled run."""
 RUNNER = 'mmkd_plugin.DistillRunner'
+FLEXIBLE_RUNNER = 'mmkd_plugin.FlexibleDistillRunner'
+"""The one that takes MMEngine's strategies."""
 
 
 def refuse_unread_block(runner: Any) -> None:
@@ -39,10 +41,7 @@ def refuse_unread_block(runner: Any) -> None:
     Raises:
         DistillError: Naming the runner to take, or the name to correct.
     """
-    if getattr(runner, READS, False):
-        refuse_misspelt_block(runner.cfg)
-    else:
-        refuse_runner(runner, runner.cfg)
+    refuse_runner(runner, runner.cfg)
 
 
 def refuse_runner(runner: Any, cfg: Any) -> None:
@@ -57,11 +56,12 @@ def refuse_runner(runner: Any, cfg: Any) -> None:
     """
     refuse_misspelt_block(cfg)
     block = (cfg or {}).get(BLOCK)
-    if isinstance(block, Mapping) and _looks_like_a_block(block):
+    if not getattr(runner, READS, False) and isinstance(block, Mapping) and _looks_like_a_block(block):
+        flexible = any(cls.__name__ == 'FlexibleRunner' for cls in type(runner).__mro__)
         raise DistillError(
             f'The config has a distill block, but its runner is {type(runner).__name__}, which does not read it and '
-            f'would train without the teacher; set runner_type="{RUNNER}", which takes the place of any other runner '
-            'and strategy, or distill=None to train without distillation.'
+            f'would train without the teacher; set runner_type="{FLEXIBLE_RUNNER if flexible else RUNNER}", or '
+            'distill=None to train without distillation.'
         )
 
 

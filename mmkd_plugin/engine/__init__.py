@@ -3,6 +3,7 @@
 from mmkd_plugin.engine.adversarial_hook import AdversarialHook
 from mmkd_plugin.engine.checkpoint_hook import WholeCheckpointHook
 from mmkd_plugin.engine.finite_hook import FiniteHook
+from mmkd_plugin.engine.flexible_runner import FlexibleDistillRunner
 from mmkd_plugin.engine.runner import DistillRunner
 from mmkd_plugin.engine.self_check import SelfCheckHook
 from mmkd_plugin.engine.state_hook import DistillStateHook
@@ -14,6 +15,7 @@ __all__ = [
     'DistillStateHook',
     'DistillVisualizationHook',
     'FiniteHook',
+    'FlexibleDistillRunner',
     'SelfCheckHook',
     'WholeCheckpointHook',
 ]

@@ -19,6 +19,7 @@ from mmkd_plugin.compat.safe_pickle import load_safely, torch_globals
 from mmkd_plugin.engine.readings import Finding, Label
 from mmkd_plugin.engine.state_hook import STATE_KEY, algorithm_of
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.utilities.distributed import is_sharded
 from mmkd_plugin.utilities.nested import tensors_of
 from mmkd_plugin.utilities.plain import elements_of, to_plain
 
@@ -155,7 +156,8 @@ def _state(runner: Runner, fault: Fault, checkpoint: str, updates: int) -> dict[
     step = fault.step
     weights = None
     # Buffers may hold what this step left in them; training does not read those that it writes.
-    if not bad_weights(model):
+    # Where they are sharded, the last checkpoint has them: the other processes are not asked to gather them here.
+    if not is_sharded(model) and not bad_weights(model):
         weights = dict(state_dict=to_plain(dict(model.state_dict())), iteration=updates)
         if algorithm is not None:
             weights[STATE_KEY] = to_plain(dict(algorithm.extra_state()))

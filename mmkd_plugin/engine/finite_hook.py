@@ -22,6 +22,7 @@ from mmkd_plugin.engine.readings import Finding, Label, Reading, losses_by_level
 from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS
+from mmkd_plugin.utilities.distributed import plain_name
 from mmkd_plugin.utilities.rng import random_states
 from mmkd_plugin.utilities.text import without_prefix
 
@@ -195,8 +196,10 @@ class FiniteHook(Hook):
 
         wrapper.step = watched
         stack.callback(lambda: wrapper.__dict__.pop('step', None))
-        handle = optimizer.register_step_pre_hook(lambda *_: self._before_move())
-        stack.callback(handle.remove)
+        # DeepSpeed's optimizers are none of torch's.
+        if hasattr(optimizer, 'register_step_pre_hook'):
+            handle = optimizer.register_step_pre_hook(lambda *_: self._before_move())
+            stack.callback(handle.remove)
 
     def _before_update(self, wrapper: Any) -> None:
         """Note the gradients, or the scale of the scaler that judges them."""
@@ -232,9 +235,9 @@ class FiniteHook(Hook):
 
     def _trained_tensors(self, model: Any) -> list[tuple[str, Tensor]]:
         """Everything of the run that is saved as a number, by the names that a checkpoint gives it."""
-        named = [(without_prefix(name, 'architecture.'), item) for name, item in model.named_parameters()]
+        named = [(without_prefix(plain_name(name), 'architecture.'), item) for name, item in model.named_parameters()]
         self._names = {id(item): name for name, item in named}
-        buffers = [(without_prefix(name, 'architecture.'), item) for name, item in model.named_buffers()]
+        buffers = [(without_prefix(plain_name(name), 'architecture.'), item) for name, item in model.named_buffers()]
         floating = [(name, item) for name, item in buffers if item.is_floating_point() and item.numel()]
         finite = [(name, item) for name, item in floating if bool(torch.isfinite(item).all())]
         return named + finite

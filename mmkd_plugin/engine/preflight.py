@@ -46,9 +46,31 @@ def require_no_strategy(cfg: dict) -> None:
         kind = strategy.get('type') if isinstance(strategy, dict) else strategy
         raise DistillError(
             f'The config sets strategy ({getattr(kind, "__name__", kind)}), which DistillRunner does not read; set '
-            "strategy=None, and choose how a run is spread over GPUs by model_wrapper_cfg, MMEngine's "
-            'MMDistributedDataParallel by default.'
+            "runner_type='mmkd_plugin.FlexibleDistillRunner', or strategy=None to spread a run over GPUs by "
+            "model_wrapper_cfg, MMEngine's MMDistributedDataParallel by default."
         )
+
+
+_OF_STRATEGIES = dict(
+    model_wrapper_cfg='strategy=dict(model_wrapper=...)',
+    sync_bn='strategy=dict(sync_bn=...)',
+    find_unused_parameters='nothing, since every parameter gets a gradient',
+)
+"""What MMEngine's runner reads, and where its runner with strategies looks instead."""
+
+
+def require_no_wrapper(cfg: dict) -> None:
+    """Refuse what MMEngine's runner with strategies would pass over.
+
+    Args:
+        cfg: The config of a run.
+
+    Raises:
+        DistillError: With the place where it is read.
+    """
+    for key, place in _OF_STRATEGIES.items():
+        if cfg.get(key):
+            raise DistillError(f'The config sets {key}, which FlexibleDistillRunner does not read; write {place} instead.')
 
 
 @contextlib.contextmanager

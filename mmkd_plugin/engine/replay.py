@@ -29,7 +29,8 @@ from mmkd_plugin.utilities.plain import from_plain
 from mmkd_plugin.utilities.rng import restore_random_states
 from mmkd_plugin.utilities.text import without_prefix
 
-_NOT_NEEDED = ('train_dataloader', 'train_cfg', 'param_scheduler', 'auto_scale_lr') + tuple(
+_ENGINE = ('strategy', 'compile', 'activation_checkpointing')
+_NOT_NEEDED = (*_ENGINE, 'train_dataloader', 'train_cfg', 'param_scheduler', 'auto_scale_lr') + tuple(
     f'{split}_{part}' for split in ('val', 'test') for part in ('dataloader', 'cfg', 'evaluator')
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ class ModuleOutputRecorder(ModuleOutputsRecorder):
         self.direct = direct
         # No part of the model: copies of the algorithm would hold it twice.
         self._module: Callable[[], Any] = lambda: None
+        self._replaced: Callable | None = None
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Hook the module, or name the modules closest to a mistyped path."""
@@ -58,7 +60,9 @@ class ModuleOutputRecorder(ModuleOutputsRecorder):
         """Start to record."""
         super().__enter__()
         if self.direct:
-            # Only for the length of a step, so that copies of the model never hold the replaced method.
+            # Only for the length of a step, so that copies of the model never hold the replaced method. One that was
+            # compiled, or that recomputes its activations, is an attribute of the module itself.
+            self._replaced = self._module().__dict__.get('forward')
             self._module().__dict__['forward'] = self._forward
 
     def __exit__(self, *error: Any) -> None:
@@ -66,11 +70,15 @@ class ModuleOutputRecorder(ModuleOutputsRecorder):
         super().__exit__(*error)
         if self.direct:
             self._module().__dict__.pop('forward', None)
+            if self._replaced is not None:
+                self._module().__dict__['forward'] = self._replaced
+            self._replaced = None
 
     def _forward(self, *inputs: Any, **options: Any) -> Any:
         """The module's own ``forward``, recorded."""
         module = self._module()
-        outputs = type(module).forward(module, *inputs, **options)
+        forward = self._replaced or functools.partial(type(module).forward, module)
+        outputs = forward(*inputs, **options)
         self.forward_hook(module, inputs, outputs)
         return outputs
 

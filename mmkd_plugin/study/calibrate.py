@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.algorithms.gradients import Pull, pulls_by_term
 from mmkd_plugin.block import DistillBlock
-from mmkd_plugin.cli import build_runner
+from mmkd_plugin.cli import build_runner, on_one_process
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.base import WEIGHT
@@ -153,7 +153,7 @@ def calibrate(config: Config, batches: int = 20, after: int = 50, share: float |
         raise DistillError('The config has no distill block, so there is nothing to calibrate.')
     if min(batches, after + 1) < 1:
         raise DistillError(f'--batches {batches} --after {after} leaves nothing to measure; give at least 1 and 0.')
-    cfg = _short(config)
+    cfg = on_one_process(_short(config))
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = build_runner(cfg)

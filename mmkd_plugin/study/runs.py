@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmkd_plugin.cli import build_runner, load_config, override
+from mmkd_plugin.cli import build_runner, load_config, on_one_process, override
 from mmkd_plugin.compat.retelling import retell
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.tasks import as_fractions
@@ -104,7 +104,7 @@ def new_runner(cfg: Config) -> Runner:
 
     MMEngine names a run after the second it starts in, and runs of one name share their log history.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = on_one_process(cfg)
     cfg.experiment_name = f'{Path(cfg.work_dir).name}_{uuid.uuid4().hex[:8]}'
     return build_runner(cfg)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from mmengine.dist import all_reduce
-from torch import Tensor
+from torch import Tensor, nn
+
+_WRAPPERS = re.compile(r'(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.')
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
@@ -21,3 +25,13 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     mean = value.clone()
     all_reduce(mean, op='mean')
     return mean
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter without what torch wraps modules in."""
+    return _WRAPPERS.sub('', name)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether no process has all of a module, so that its state is gathered by all of them together."""
+    return any('_fsdp_wrapped_module' in item._modules for item in module.modules())

@@ -32,18 +32,20 @@ CLASSES = ('square', 'bar')
 
 @DATASETS.register_module(force=True)
 class TinyBoxes(Dataset):
-    """Bright boxes on noise; image 0 has none. Sizes alternate, so that batches are padded."""
+    """Bright boxes on noise; image 0 has none. Sizes alternate, so that batches are padded. ``order`` gives others."""
 
     metainfo = dict(classes=CLASSES)
 
-    def __init__(self, length: int = 16, empty: bool = False) -> None:
-        self.length = length
+    def __init__(self, length: int = 16, empty: bool = False, order: Sequence[int] = ()) -> None:
+        self.length = len(order) or length
         self.empty = empty
+        self.order = order
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = self.order[index] if self.order else index
         random = np.random.RandomState(index)
         height, width = (64, 64) if index % 2 else (48, 56)
         image = random.randint(0, 60, (3, height, width)).astype(np.uint8)

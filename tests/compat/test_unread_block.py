@@ -19,7 +19,7 @@ from mmkd_plugin.engine import DistillRunner
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.utilities.settings import settings_of
 
-UNREAD = r'has a distill block, but its runner is {}, .*set runner_type="mmkd_plugin.DistillRunner"'
+UNREAD = r'has a distill block, but its runner is {}, .*set runner_type="mmkd_plugin.{}"'
 MISSPELT = dict(methods=dict(fgd=dict(loss_weight=0.5)))
 WITHOUT_START_UP = """
 import sys
@@ -40,7 +40,7 @@ def test_keys_are_those_of_the_block() -> None:
 @pytest.mark.parametrize('runner_type', ['Runner', None])
 def test_stock_runner_refuses_to_train(tmp_path: Path, runner_type: str | None) -> None:
     runner = build(run_config(tmp_path, distill=block(), runner_type=runner_type))
-    with pytest.raises(DistillError, match=UNREAD.format('Runner')) as caught:
+    with pytest.raises(DistillError, match=UNREAD.format('Runner', 'DistillRunner')) as caught:
         runner.train()
     assert '\n' not in str(caught.value)
     assert not list(tmp_path.glob('*.pth'))
@@ -49,7 +49,7 @@ def test_stock_runner_refuses_to_train(tmp_path: Path, runner_type: str | None) 
 @pytest.mark.parametrize('strategy', [None, dict(type='SingleDeviceStrategy'), dict(type='FSDPStrategy')])
 def test_runner_with_strategies_is_refused(tmp_path: Path, strategy: dict | None) -> None:
     cfg = run_config(tmp_path, distill=block(), runner_type='FlexibleRunner', strategy=strategy)
-    with pytest.raises(DistillError, match=UNREAD.format('FlexibleRunner')):
+    with pytest.raises(DistillError, match=UNREAD.format('FlexibleRunner', 'FlexibleDistillRunner')):
         build(cfg)
 
 
@@ -73,7 +73,7 @@ def test_stock_runner_tests_the_student(tmp_path: Path) -> None:
 
 def test_our_tools_refuse_the_stock_runner_but_need_no_runner_type(tmp_path: Path) -> None:
     cfg = run_config(tmp_path, iterations=1, distill=block(), runner_type='Runner')
-    with pytest.raises(DistillError, match=UNREAD.format('Runner')):
+    with pytest.raises(DistillError, match=UNREAD.format('Runner', 'DistillRunner')):
         build_runner(cfg).train()
     cfg.pop('runner_type')
     cfg.experiment_name = tmp_path.name

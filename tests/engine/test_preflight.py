@@ -10,6 +10,7 @@ import torch
 from _helpers import tiny, tiny_seg
 from _helpers.tiny import block, build, run_config
 
+from mmkd_plugin.engine import DistillRunner, FlexibleDistillRunner
 from mmkd_plugin.engine.preflight import told_in_a_sentence
 from mmkd_plugin.errors import DistillError
 
@@ -17,12 +18,33 @@ AMP = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01))
 ONE_IMAGE = dict(batch_size=1, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dict(type='TinyMaps'))
 
 
+def test_strategy_brings_its_own_runner(tmp_path: Path) -> None:
+    runner = build(run_config(tmp_path, iterations=1, distill=block(), strategy=dict(type='FSDPStrategy')))
+    assert type(runner) is FlexibleDistillRunner
+    runner.train()
+
+
 def test_strategy_is_refused_where_it_would_be_ignored(tmp_path: Path) -> None:
+    class Own(DistillRunner):
+        pass
+
     cfg = run_config(tmp_path, iterations=1, distill=block(), strategy=dict(type='FSDPStrategy'))
+    cfg.experiment_name = 'own'
     with pytest.raises(DistillError, match=r'sets strategy \(FSDPStrategy\), which DistillRunner does not read'):
+        Own.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize(
+    ('setting', 'instead'),
+    [
+        (dict(sync_bn='torch'), r'strategy=dict\(sync_bn='),
+        (dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')), r'strategy=dict\(model_wrapper='),
+    ],
+)
+def test_settings_that_strategies_have_themselves(tmp_path: Path, setting: dict, instead: str) -> None:
+    cfg = run_config(tmp_path, iterations=1, distill=block(), strategy=dict(type='DDPStrategy'), **setting)
+    with pytest.raises(DistillError, match=f'FlexibleDistillRunner does not read; write {instead}'):
         build(cfg).train()
-    cfg.strategy = None
-    build(cfg).train()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision works on a GPU')

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.catalogue import Pair, comparisons
 from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
-from mmkd_plugin.study.compare import Comparison, compare, picture, with_auto_weights
+from mmkd_plugin.study.compare import WHOLE, Comparison, compare, picture, with_auto_weights
 from mmkd_plugin.study.trainings import add_training_options
 
 
@@ -37,7 +37,7 @@ def planned(families: list[str], seeds: list[int], work_dir: Path, **how: Any) -
                     distilled[pair.label] = str(pair.path)
                     whole = hard_loss_whole(pair)
                     if whole:
-                        label = f'{pair.label}, whole'
+                        label = f'{pair.label}{WHOLE}'
                         distilled[label], own[label] = str(pair.path), whole
             comparison = Comparison(str(alone), distilled, seeds, work_dir / family, own_options=own, **how)
             found.append(with_auto_weights(comparison))

@@ -26,6 +26,8 @@ from mmkd_plugin.teachers import local_file, model_config
 
 TEACHER = 'teacher'
 STUDENT = 'student alone'
+AUTO, WHOLE = ', auto', ', whole'
+"""What is added to the name of a row: its weights find themselves; the student's own loss has its full weight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +155,7 @@ def with_auto_weights(comparison: Comparison) -> Comparison:
     for name, config in comparison.distilled.items():
         options = comparison.options_of(name)
         block = DistillBlock.parse(_read(config, options).get('distill') or {})
-        again = f'{name}, auto'
+        again = f'{name}{AUTO}'
         distilled.update({name: config, again: config})
         weights = {f'distill.methods.{method}.loss_weight': 'auto' for method in block.methods}
         own[again] = {**own.get(name, {}), **weights}

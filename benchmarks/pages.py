@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/block.md from the code and the committed results, or check that they are."""
+"""Write the tables of README.md and docs/ from the code and the committed results, or check that they are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.methods_table import methods_table
 from benchmarks.settings_tables import regions
+from benchmarks.which_method import answers, results_tables
 from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.errors import DistillError
 
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES: dict[str, Callable[[], Mapping[str, str]]] = {
     'README.md': lambda: {'methods': methods_table()},
     'docs/block.md': regions,
+    'docs/results.md': results_tables,
+    'docs/which_method.md': lambda: {'answers': answers()},
 }
 """What is generated into each page, by the name of the region."""
 

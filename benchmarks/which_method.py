@@ -43,16 +43,18 @@ def answers() -> str:
         ranked = sorted(found.rows, key=lambda row: -row.gain)
         best = ranked[0]
         near = [row for row in ranked[1:] if _as_good(row, best)]
+        said = verdict(best.gains)
         cheapest = min([best, *near], key=lambda row: row.time)
+        gains = said == 'gains'
         cells.append(
             (
                 TITLES[key],
                 _main(found, found.groups[0]) if found.groups[0][0].name == TEACHER else '-',
-                best.name,
+                best.name if gains else f'none; {best.name} comes nearest',
                 f'{spread(best.gains, signed=True)} {found.task.main}',
-                verdict(best.gains),
-                ', '.join(row.name for row in near) or '-',
-                f'{cheapest.name}, {cheapest.time:.2f} x',
+                said,
+                (', '.join(row.name for row in near) or '-') if gains else '-',
+                f'{cheapest.name}, {cheapest.time:.2f} x' if gains else '-',
             )
         )
     heads = ('pair', 'teacher', 'most gained', 'gain', 'verdict', 'as good within the spread', 'cheapest of these')
@@ -108,12 +110,7 @@ def advice(published: Row, auto: Row) -> str:
     return {'gains': 'auto', 'loses': 'published'}.get(said, 'either')
 
 
-def page() -> dict[str, str]:
-    """Every region of docs/which_method.md."""
-    return {'answers': answers(), 'weights': weights(), 'mean gains': mean_gains()}
-
-
-def results() -> dict[str, str]:
+def results_tables() -> dict[str, str]:
     """Every region of docs/results.md."""
     return {key: results_table(key) for key in _known()}
 

@@ -56,7 +56,7 @@ class Pair:
     Attributes:
         path: The config.
         title: First sentence of its docstring, where it has one.
-        methods: The methods with a weight in its block, by name, in the order of the file's name.
+        written: The methods with a weight in its block, by name, in the order of the file's name.
         recipes: The recipes that it inherits, below ``configs/``.
         family: Which models these are, such as ``retina``.
         teacher: The teacher, in the words of the file's name.
@@ -65,11 +65,16 @@ class Pair:
 
     path: Path
     title: str
-    methods: dict[str, type[Method]]
+    written: dict[str, Method]
     recipes: tuple[Path, ...]
     family: str
     teacher: str
     student: str
+
+    @property
+    def methods(self) -> dict[str, type[Method]]:
+        """Their kinds, by name."""
+        return {name: type(method) for name, method in self.written.items()}
 
     @property
     def label(self) -> str:
@@ -166,8 +171,8 @@ def _pair(path: Path, block: DistillBlock) -> Pair:
         raise DistillError(
             f'"{path}" distils with {", ".join(block.methods)}; call it "{label}<family>_<teacher>_to_<student>.py".'
         )
-    kinds = {name: type(block.methods[name]) for name in names}
-    return Pair(path, first_sentence(path), kinds, tuple(_inherited(path)), *rest.groups())
+    written = {name: block.methods[name] for name in names}
+    return Pair(path, first_sentence(path), written, tuple(_inherited(path)), *rest.groups())
 
 
 def _block(path: Path) -> DistillBlock | None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from benchmarks.catalogue import CONFIGS, MEASURED, Pair, comparisons, methods, recipes
+from benchmarks.measured import measured
 from benchmarks.settings_tables import plain_table, title
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Feature, Method
-from mmkd_plugin.study.compare import STUDENT
-from mmkd_plugin.study.runs import Outcome
-from mmkd_plugin.study.table import columns, rows
-from mmkd_plugin.study.tasks import task_of
+from mmkd_plugin.study.table import spread
 
-RESULTS = CONFIGS.parent / 'docs' / 'results'
 ANY_LOSS = 'docs/block.md#feature-any-loss-of-features'
 """Where losses of others are described."""
 
@@ -26,14 +22,14 @@ class Gains:
 
     Attributes:
         metric: What is gained, such as ``mAP``.
-        by_label: Mean and deviation over seeds, by the label of the pair.
+        by_label: Mean and deviation over seeds, by the label of the pair; those of ``loss_weight='auto'`` behind.
     """
 
     metric: str
     by_label: dict[str, str]
 
 
-def measured(family: str) -> Gains:
+def gained(family: str) -> Gains:
     """Read the gains of one family of models from the committed numbers.
 
     Args:
@@ -42,14 +38,13 @@ def measured(family: str) -> Gains:
     Returns:
         The gains as the tables of a study show them.
     """
-    groups: dict[str, list[Outcome]] = {}
-    for run in json.loads((RESULTS / f'{MEASURED}_{family}.json').read_text()):
-        outcome = Outcome(run['model'], run['seed'], run['metrics'], '', run['weights_bytes'])
-        groups.setdefault(outcome.name, []).append(outcome)
-    task = task_of(next(iter(groups.values()))[0].metrics)
-    gain = columns(task).index('gain')
-    cells = rows(list(groups.values()), baseline=STUDENT)
-    return Gains(task.main, {row[0]: row[gain] for row in cells if row[gain] != '-'})
+    found = measured(f'{MEASURED}_{family}')
+    labels: dict[str, str] = {}
+    for row in found.rows:
+        if not row.whole:
+            before = f'{labels[row.label]}; ' if row.label in labels else ''
+            labels[row.label] = f'{before}{"auto " if row.auto else ""}{spread(row.gains, signed=True)}'
+    return Gains(found.task.main, labels)
 
 
 def methods_table() -> str:
@@ -58,7 +53,7 @@ def methods_table() -> str:
     Raises:
         DistillError: If a measured label belongs to no pair.
     """
-    every = {family: measured(family) for family in comparisons()}
+    every = {family: gained(family) for family in comparisons()}
     families = dict(sorted(every.items(), key=lambda item: (item[1].metric, item[0])))
     for family, gains in families.items():
         unknown = set(gains.by_label) - {pair.label for pair in comparisons()[family]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import cost, growth
 from benchmarks.methods_table import methods_table
 from benchmarks.settings_tables import regions
+from benchmarks.which_method import answers, results_tables
 from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.errors import DistillError
 
@@ -17,6 +18,8 @@ PAGES: dict[str, Callable[[], Mapping[str, str]]] = {
     'README.md': lambda: {'methods': methods_table()},
     'docs/block.md': regions,
     'docs/benchmark.md': lambda: {'cost': cost.tables(), 'growth': growth.section()},
+    'docs/results.md': results_tables,
+    'docs/which_method.md': lambda: {'answers': answers()},
 }
 """What is generated into each page, by the name of the region."""
 

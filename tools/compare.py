@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mmkd_plugin.cli import CommandParser, add_config_options, plain_errors, wide_console
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.study.compare import Comparison, compare, picture
+from mmkd_plugin.study.compare import Comparison, compare, picture, with_auto_weights
+from mmkd_plugin.study.trainings import add_training_options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,8 +22,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = _parse(argv)
         console = wide_console()
         comparison = Comparison(
-            args.student, _named(args.distilled), args.seeds, args.work_dir, args.cfg_options or {}, args.any_code
+            args.student,
+            _named(args.distilled),
+            args.seeds,
+            args.work_dir,
+            args.cfg_options or {},
+            args.any_code,
+            jobs=args.jobs,
+            instruction_sets=args.instruction_sets,
         )
+        if args.auto:
+            comparison = with_auto_weights(comparison)
         picture(comparison, compare(comparison, console), console)
 
 
@@ -36,6 +46,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--any-code', action='store_true', help='keep finished runs although the code of this package changed since'
     )
+    parser.add_argument('--auto', action='store_true', help="every distilled config also with loss_weight='auto'")
+    add_training_options(parser)
     return parser.parse_args(argv)
 
 

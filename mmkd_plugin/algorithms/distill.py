@@ -17,8 +17,8 @@ from mmkd_plugin.algorithms.gradients import Pull, compare_gradients, losses_ins
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.labelled import labelled_alone
 from mmkd_plugin.compat.checkpoint import build_safely
-from mmkd_plugin.compat.recomputing import non_reentrant_checkpoints
 from mmkd_plugin.compat.razor import BaseAlgorithm
+from mmkd_plugin.compat.recomputing import non_reentrant_checkpoints
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS

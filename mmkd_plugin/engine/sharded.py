@@ -14,17 +14,16 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.distributed.fsdp import FullStateDictConfig
 from torch.distributed.fsdp import FullyShardedDataParallel as Sharded
 from torch.distributed.fsdp.fully_sharded_data_parallel import FullOptimStateDictConfig
+from torch.nn.utils import clip_grad_norm_
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.engine.strategies import Processes
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.utilities.distributed import mean_over_ranks
 from mmkd_plugin.utilities.text import without_prefix
-
 
 _SETTINGS = 'base_param_settings'
 """What MMEngine's optimizer wrappers add to the state of the optimizer."""

@@ -25,7 +25,7 @@ from mmkd_plugin.probe.models import ModelPair
 from mmkd_plugin.registry import METHODS, MODELS
 from mmkd_plugin.utilities.averaging import average
 from mmkd_plugin.utilities.distributed import mean_over_ranks
-from mmkd_plugin.utilities.settings import Factor, Positive, Share
+from mmkd_plugin.utilities.settings import Factor, Positive, Share, Weight
 
 _LABELS = {'rpn_head': 'rpn', 'bbox_head': 'dense', 'roi_head.bbox_head': 'roi'}
 """What a head is called in the names of losses."""
@@ -41,6 +41,8 @@ class ChenClassificationLoss(DistillLoss):
     Args:
         hard_share: Mu, the share of the student's own classification losses; the teacher's soft ones have the rest, so
             that 1 switches classification off.
+        soft_weight: Weight of the soft classification in place of what ``hard_share`` leaves it; with ``hard_share=1,
+            soft_weight=0.5`` the student's own loss stays whole.
         background_weight: Weight of the background's column, or of "not this class" where each has a sigmoid; 1 is the
             paper's unweighted ablation.
         background_index: Column of the background among softmax logits; the last one in MMDetection.
@@ -60,10 +62,11 @@ class ChenClassificationLoss(DistillLoss):
         temperature: Positive = 1.0,
         sigmoid: bool = False,
         min_positives: Factor = 10.0,
+        soft_weight: Optional[Weight] = None,
         loss_weight: Factor = 1.0,
     ) -> None:
         super().__init__()
-        self.weight = (1 - hard_share) * loss_weight
+        self.weight = (1 - hard_share if soft_weight is None else soft_weight) * loss_weight
         self.background_weight = background_weight
         self.background_index = background_index
         self.temperature = temperature
@@ -237,14 +240,24 @@ class Chen(Method):
     tap: str = 'output'
     heads: Literal['all', 'dense', 'roi'] = 'all'
 
+    @property
+    def softens(self) -> bool:
+        """Whether classes are compared."""
+        return bool(1 - self.hard_share if self.soft_weight is None else self.soft_weight)
+
+    def _no_heads(self, where: str) -> str:
+        """What leaves the heads alone."""
+        classes = f'{where}.hard_share=1' if self.soft_weight is None else f'{where}.soft_weight=0'
+        return f'set {classes} and {where}.regression_weight=0'
+
     def expand(self, name: str, models: ModelPair) -> Parts:
         """Losses on every head and, for the hint, on every level."""
         parts = Parts()
-        if self.hard_share != 1 or self.regression_weight:
+        if self.softens or self.regression_weight:
             # The boxes of an RoI are those of its class.
             parts.same_classes = True
             where = f'distill.methods.{name}'
-            remedy = f'set {where}.hard_share=1 and {where}.regression_weight=0'
+            remedy = self._no_heads(where)
             for pair in models.box_heads(self.heads, remedy=remedy):
                 self._compare(parts, f'loss_{name}_{_LABELS.get(pair.student.path, "roi")}', pair, models, where)
         if self.hint_weight:
@@ -253,18 +266,18 @@ class Chen(Method):
 
     def _compare(self, parts: Parts, loss: str, pair: BoxHeadPair, models: ModelPair, where: str) -> None:
         """Classification and regression of one head."""
-        remedy = f'set {where}.hard_share=1 and {where}.regression_weight=0'
+        remedy = self._no_heads(where)
         if models.student.roi_head is not None and models.student.dense_head is not None:
             remedy = f"set {where}.heads='{'roi' if pair.student.path == 'rpn_head' else 'dense'}'"
         pair.require_readable(remedy)
-        if self.hard_share != 1:
+        if self.softens:
             pair.require_same_classes()
         if self.regression_weight:
             pair.require_same_boxes(f'set {where}.regression_weight=0')
         dense = bool(pair.student.anchors)
         levels = _matched(pair, remedy) if dense else [(0, 0)]
         samples, predictions = _record_heads(parts, pair, models, levels)
-        if self.hard_share != 1:
+        if self.softens and self.hard_share != 1:
             first = level_name(f'{loss}_cls', 0) if dense else f'{loss}_cls'
             parts.mix(pair.student.loss, self.hard_share, f'{first}.soft')
         for index, (at_student, at_teacher) in enumerate(levels):
@@ -273,7 +286,7 @@ class Chen(Method):
             # Anchors of all levels share one factor; RoIs are counted by the losses.
             counts = ('avg_factor', 'images', 'sampled') if dense else ()
             shared = {count: dict(sample, data_idx=count) for count in counts}
-            if self.hard_share != 1:
+            if self.softens:
                 parts.add_loss(
                     level_name(f'{loss}_cls', index) if dense else f'{loss}_cls',
                     self.loss_config(sigmoid=pair.student.sigmoid),

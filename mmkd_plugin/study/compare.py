@@ -12,19 +12,22 @@ from mmengine.config import Config
 from rich.console import Console
 
 from mmkd_plugin.block.block import DistillBlock, TeacherBlock
-from mmkd_plugin.errors import DistillError
+from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.study.cost import Cost, costs
 from mmkd_plugin.study.pictures.canvas import Painter, load_model, side_by_side
 from mmkd_plugin.study.pictures.detection import DetectionPainter
 from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
 from mmkd_plugin.study.pictures.spread import spread_picture
-from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, quiet, seconds_each, test_once, told_of, train_once
+from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, quiet, seconds_each, test_once, told_of
 from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
+from mmkd_plugin.study.trainings import Training, require_instruction_sets, train_all
 from mmkd_plugin.teachers import local_file, model_config
 
 TEACHER = 'teacher'
 STUDENT = 'student alone'
+AUTO, WHOLE = ', auto', ', whole'
+"""What is added to the name of a row: its weights find themselves; the student's own loss has its full weight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Comparison:
         work_dir: Folder of all runs; what is finished there is not done again.
         options: Overrides for every config, in the form of ``--cfg-options``.
         any_code: Whether finished runs count although this package's code has changed since.
+        own_options: Further overrides of some rows, by the name shown.
+        jobs: How many trainings run at a time.
+        instruction_sets: What the processor is restricted to, in turns: the first for the first seed, and so on. Then
+            the deviation over the seeds is also that over machines.
     """
 
     student: str
@@ -46,6 +53,43 @@ class Comparison:
     work_dir: Path
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     any_code: bool = False
+    own_options: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    jobs: int = 1
+    instruction_sets: Sequence[str] = ()
+
+    def options_of(self, name: str) -> dict[str, Any]:
+        """Overrides for the config of one row."""
+        return {**self.options, **self.own_options.get(name, {})}
+
+    def only(self, names: Sequence[str]) -> Comparison:
+        """The same with some of its distilled rows.
+
+        Args:
+            names: Their names.
+
+        Raises:
+            DistillError: If there is no such row.
+        """
+        for name in names:
+            if name not in self.distilled:
+                raise DistillError(f'No row is called "{name}": {nearest(name, self.distilled)}')
+        own = {name: options for name, options in self.own_options.items() if name in names}
+        return dataclasses.replace(self, distilled={name: self.distilled[name] for name in names}, own_options=own)
+
+    def trainings(self) -> list[list[Training]]:
+        """What is trained: for the student alone, then for each distilled one, a training for each seed."""
+        found = []
+        for name, config in {STUDENT: self.student, **self.distilled}.items():
+            of_row = []
+            for index, seed in enumerate(self.seeds):
+                instructions = (
+                    self.instruction_sets[index % len(self.instruction_sets)] if self.instruction_sets else ''
+                )
+                folder = self.work_dir / name.replace(' ', '_') / '_'.join([f'seed{seed}', instructions]).rstrip('_')
+                options = self.options_of(name)
+                of_row.append(Training(name, config, seed, str(folder), options, self.any_code, instructions))
+            found.append(of_row)
+        return found
 
 
 def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
@@ -71,23 +115,12 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
     configs = {STUDENT: comparison.student, **comparison.distilled}
     with progress_bar() as progress:
         groups = [[test_once(TEACHER, teacher_cfg, teacher_file, folder / TEACHER)]]
-        for name, config in configs.items():
-            run_dir = folder / name.replace(' ', '_')
-            groups.append(
-                [
-                    train_once(
-                        name,
-                        config,
-                        seed,
-                        run_dir / f'seed{seed}',
-                        progress,
-                        comparison.options,
-                        comparison.any_code,
-                    )
-                    for seed in comparison.seeds
-                ]
-            )
-        timed = {name: _read(config, comparison.options) for name, config in configs.items()}
+        planned = comparison.trainings()
+        # Seed by seed, so that a study that is stopped has every row.
+        in_turn = [row[index] for index in range(len(comparison.seeds)) for row in planned]
+        done = dict(zip(map(id, in_turn), train_all(in_turn, progress, comparison.jobs)))
+        groups += [[done[id(training)] for training in row] for row in planned]
+        timed = {name: _read(config, comparison.options_of(name)) for name, config in configs.items()}
         seconds = seconds_each({TEACHER: teacher_cfg, **timed}, folder / 'time', progress)
     groups = [
         [dataclasses.replace(outcome, seconds_per_iteration=seconds[outcome.name]) for outcome in group]
@@ -109,6 +142,26 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
     return groups
 
 
+def with_auto_weights(comparison: Comparison) -> Comparison:
+    """The same comparison with a second row for each distilled config, whose methods find their weights themselves.
+
+    Args:
+        comparison: What is compared.
+
+    Raises:
+        DistillError: If a config has no distill block.
+    """
+    distilled, own = {}, dict(comparison.own_options)
+    for name, config in comparison.distilled.items():
+        options = comparison.options_of(name)
+        block = DistillBlock.parse(_read(config, options).get('distill') or {})
+        again = f'{name}{AUTO}'
+        distilled.update({name: config, again: config})
+        weights = {f'distill.methods.{method}.loss_weight': 'auto' for method in block.methods}
+        own[again] = {**own.get(name, {}), **weights}
+    return dataclasses.replace(comparison, distilled=distilled, own_options=own)
+
+
 def _require_comparable(comparison: Comparison) -> None:
     """Refuse configs and seeds that make no comparison."""
     if len(set(comparison.seeds)) < len(comparison.seeds):
@@ -116,11 +169,15 @@ def _require_comparable(comparison: Comparison) -> None:
             f'The seeds {" ".join(map(str, comparison.seeds))} repeat, and equal seeds train equal students; give each '
             'once.'
         )
+    require_instruction_sets(comparison.instruction_sets)
+    unknown = set(comparison.own_options).difference(comparison.distilled)
+    if unknown:
+        raise DistillError(f'No row is called "{min(unknown)}": {nearest(min(unknown), comparison.distilled)}')
     _read(comparison.student, comparison.options)
     for name, config in comparison.distilled.items():
         if name in (TEACHER, STUDENT):
             raise DistillError(f'"{name}" is the name of another row; call "{config}" otherwise, as in mine={config}.')
-        cfg = _read(config, comparison.options)
+        cfg = _read(config, comparison.options_of(name))
         if cfg.get('distill') is None:
             raise DistillError(
                 f'The config "{config}" has no distill block, so there is nothing to compare; inherit a recipe such as '
@@ -186,6 +243,7 @@ def _numbers(groups: Sequence[Sequence[Outcome]], cost: Mapping[str, Cost]) -> s
                 model=outcome.name,
                 seed=outcome.seed,
                 metrics=outcome.metrics,
+                **(dict(instructions=outcome.instructions) if outcome.instructions else {}),
                 time_per_iteration=round(outcome.seconds_per_iteration / alone.seconds_per_iteration, 3),
                 weights_bytes=outcome.checkpoint_bytes,
                 parameters=cost[outcome.name].parameters,

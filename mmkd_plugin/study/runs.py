@@ -45,6 +45,7 @@ class Outcome:
         checkpoint: Path of the weights.
         checkpoint_bytes: Size of the weights alone, in the precision they are used in.
         seconds_per_iteration: Of training, see :func:`seconds_each`; 0 where it was not measured.
+        instructions: The instruction set that the processor was restricted to, if it was.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Outcome:
     checkpoint: str
     checkpoint_bytes: int
     seconds_per_iteration: float = 0.0
+    instructions: str = ''
 
 
 class _ProgressHook(Hook):
@@ -82,11 +84,15 @@ class _ProgressHook(Hook):
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar for a sequence of runs."""
+def progress_bar(console: Console | None = None) -> Iterator[Progress]:
+    """A bar for a sequence of runs.
+
+    Args:
+        console: Where it is shown; the standard output of now by default.
+    """
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Bound to the stream of now: what a run prints is sent to a file meanwhile, and progress must not go there as well.
-    with Progress(*columns, console=Console(file=sys.stdout)) as progress:
+    with Progress(*columns, console=console or Console(file=sys.stdout)) as progress:
         yield progress
 
 
@@ -117,6 +123,7 @@ def train_once(
     progress: Progress,
     options: dict[str, Any] | None = None,
     any_code: bool = False,
+    instructions: str = '',
 ) -> Outcome:
     """Train a config, or read the outcome of an earlier, equal run.
 
@@ -128,6 +135,7 @@ def train_once(
         progress: Where progress is shown.
         options: Overrides in the form of ``--cfg-options``.
         any_code: Whether a finished run counts although this package's code has changed since.
+        instructions: The instruction set that this process was restricted to when it began, if it was.
 
     Returns:
         The outcome.
@@ -136,7 +144,7 @@ def train_once(
 
     cfg = prepared(config, seed, work_dir, options)
     known = work_dir / 'outcome.json'
-    digest, code = _digest(cfg), code_digest()
+    digest, code = _digest(cfg) + instructions, code_digest()
     stored = _stored(known)
     same_code = stored.pop('code', None) == code
     if stored.pop('digest', None) == digest and (same_code or any_code) and Path(stored['checkpoint']).exists():
@@ -161,6 +169,7 @@ def train_once(
         metrics=metrics,
         checkpoint=str(checkpoint),
         checkpoint_bytes=_weights_bytes(runner),
+        instructions=instructions,
     )
     known.write_text(json.dumps({**dataclasses.asdict(outcome), 'digest': digest, 'code': code}, indent=1))
     return outcome

@@ -57,14 +57,14 @@ def rows(
         # The teacher, which comes before, is no other training of the student.
         if base is not None and after and len(group) == len(base):
             differences = gains(group, base, metrics[0])
-            gain, said = _spread(differences, signed=True), verdict(differences)
+            gain, said = spread(differences, signed=True), verdict(differences)
         after = after or group is base
         seconds = _seconds(group)
         table.append(
             (
                 first.name,
                 str(len(group)),
-                *(_spread([_value(outcome, metric) for outcome in group]) for metric in metrics),
+                *(spread([_value(outcome, metric) for outcome in group]) for metric in metrics),
                 gain,
                 said,
                 (f'{seconds / unit:.2f} x' if relative else f'{seconds:.3f}') if seconds else '-',
@@ -92,8 +92,8 @@ def verdict(differences: Sequence[float]) -> str:
     """
     if len(differences) < 2:
         return '-'
-    mean, spread = statistics.mean(differences), statistics.stdev(differences)
-    if abs(mean) <= spread:
+    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+    if abs(mean) <= deviation:
         return 'no difference beyond the spread'
     return 'gains' if mean > 0 else 'loses'
 
@@ -116,8 +116,13 @@ def _value(outcome: Outcome, metric: str) -> float:
     return 100 * outcome.metrics[metric]
 
 
-def _spread(values: Sequence[float], signed: bool = False) -> str:
-    """Mean, and the sample deviation where there are several."""
+def spread(values: Sequence[float], signed: bool = False) -> str:
+    """Mean, and the sample deviation where there are several.
+
+    Args:
+        values: At least one.
+        signed: Whether a plus is written.
+    """
     mean = f'{statistics.mean(values):{"+" if signed else ""}.1f}'
     return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
 

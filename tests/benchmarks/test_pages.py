@@ -11,7 +11,7 @@ from mmengine.config import Config
 from typing_extensions import Annotated, Literal
 
 from benchmarks import pages
-from benchmarks.methods_table import measured, methods_table
+from benchmarks.methods_table import gained, methods_table
 from benchmarks.pages import ROOT, stale, write, written
 from benchmarks.settings_tables import allowed, in_markdown, settings_table
 from mmkd_plugin.block import DistillBlock
@@ -54,10 +54,10 @@ def test_a_changed_default_makes_the_page_stale(monkeypatch, copy):
 def test_a_changed_number_makes_the_readme_stale(monkeypatch, copy):
     results = copy / 'results'
     results.mkdir()
-    for path in (ROOT / 'docs/results').glob('coco_mini_*.json'):
+    for path in (ROOT / 'docs/results').glob('*.json'):
         (results / path.name).write_text(path.read_text().replace('"mIoU": 0.5', '"mIoU": 0.6'))
-    monkeypatch.setattr('benchmarks.methods_table.RESULTS', results)
-    assert stale(copy) == ['README.md']
+    monkeypatch.setattr('benchmarks.measured.RESULTS', results)
+    assert stale(copy) == ['README.md', 'docs/results.md', 'docs/which_method.md']
 
 
 def test_the_check_fails_and_names_the_page(monkeypatch, capsys):
@@ -169,10 +169,10 @@ def test_a_row_of_a_setting():
     ],
 )
 def test_gains_are_those_of_the_published_tables(family, metric, gains):
-    found = measured(family)
+    found = gained(family)
     assert (found.metric, found.by_label) == (metric, gains)
     rows = [re.split(r' \| ', row.strip('| ')) for row in (ROOT / 'docs/results.md').read_text().splitlines()]
-    assert {(label, gain) for label, gain in gains.items()} <= {(row[0], row[4]) for row in rows if len(row) == 7}
+    assert {(label, gain) for label, gain in gains.items()} <= {(row[0], row[4]) for row in rows if len(row) == 11}
 
 
 def test_a_gain_stands_in_the_row_and_column_it_belongs_to():
@@ -188,7 +188,7 @@ def test_a_gain_stands_in_the_row_and_column_it_belongs_to():
 def test_a_result_that_belongs_to_no_pair_is_refused(monkeypatch, tmp_path):
     for path in (ROOT / 'docs/results').glob('coco_mini_*.json'):
         (tmp_path / path.name).write_text(path.read_text().replace('"fgi"', '"fine"'))
-    monkeypatch.setattr('benchmarks.methods_table.RESULTS', tmp_path)
+    monkeypatch.setattr('benchmarks.measured.RESULTS', tmp_path)
     with pytest.raises(DistillError, match=r"name \['fine'\], which no pair"):
         methods_table()
 

@@ -77,6 +77,15 @@ def test_the_papers_ablation_is_configuration():
     assert [(item.in_channels, item.out_channels) for item in connectors.values()] == [(16, 16)] * 3
 
 
+def test_soft_classes_beside_the_whole_hard_loss():
+    config = expand(**{**OFF, 'hard_share': 1, 'soft_weight': 0.5})
+    assert 'student_loss_weights' not in config and len(config.distiller.distill_losses) == 3
+    half = Step(build(expand(**{**OFF, 'hard_share': 0.5}))).losses['distill.loss_chen_dense_cls_soft']
+    assert Step(build(config)).losses['distill.loss_chen_dense_cls_soft'] == half > 0
+    none = expand(hard_share=0.5, soft_weight=0, heads='dense')
+    assert 'student_loss_weights' not in none and not any('_cls' in name for name in none.distiller.distill_losses)
+
+
 @pytest.mark.parametrize('keys', [OFF, dict(loss_weight=0)])
 def test_everything_off_is_off(keys):
     assert not DistillBlock.parse(block(methods=dict(chen=dict(type='Chen', **keys)))).methods

@@ -24,9 +24,7 @@ HOLISTIC = dict(seg=dict(type='Holistic', widths=[8, 8], optimizer=dict(type='SG
 DDP: dict[str, Any] = dict(strategy=dict(type='DDPStrategy'))
 FSDP: dict[str, Any] = dict(strategy=dict(type='FSDPStrategy'))
 NESTED: dict[str, Any] = dict(
-    strategy=dict(
-        type='FSDPStrategy', model_wrapper=dict(type='MMFullyShardedDataParallel', auto_wrap_policy='blocks')
-    )
+    strategy=dict(type='FSDPStrategy', model_wrapper=dict(type='MMFullyShardedDataParallel', auto_wrap_policy='blocks'))
 )
 DEEPSPEED: dict[str, Any] = {
     f'zero{stage}': dict(strategy=dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=stage)))
@@ -95,7 +93,9 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any], tolerance: floa
     for part in ('student', 'beside'):
         assert list(found[part]) == list(expected[part])
         for key, value in expected[part].items():
-            torch.testing.assert_close(found[part][key], value, rtol=1e-4, atol=tolerance, msg=lambda text: f'{key}: {text}')
+            torch.testing.assert_close(
+                found[part][key], value, rtol=1e-4, atol=tolerance, msg=lambda text: f'{key}: {text}'
+            )
 
 
 def test_one_process_trains_what_the_other_runner_trains(tmp_path: Path, alone: dict[str, Any]) -> None:

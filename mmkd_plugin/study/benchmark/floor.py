@@ -142,17 +142,18 @@ class FloorAlgorithm(BaseModel):
             losses = self.architecture(inputs, data_samples, mode='loss')
         if self._followed:
             self._run_teachers(inputs, data_samples)
-        for teacher in self.teachers.values():
+        for teacher in self._passes():
             teacher.release()
         for recorder in self._followed:
             recorder.reset_data_buffer()
         return losses
 
+    def _passes(self) -> list[PlainTeacher]:
+        return [teacher for teacher in self.teachers.values() if isinstance(teacher, PlainTeacher)]
+
     def _run_teachers(self, inputs: Tensor, data_samples: list | None) -> None:
-        for teacher in self.teachers.values():
-            # Annotated as what any attribute of a module may be.
-            run: Any = teacher
-            run(inputs, data_samples)
+        for teacher in self._passes():
+            teacher(inputs, data_samples)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the losses up the way the student does."""

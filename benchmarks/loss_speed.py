@@ -165,8 +165,8 @@ class ChenMaps(Maps):
         terms = []
         for pair in zip(self.students, self.teachers):
             classes = 80 if pair[0].shape[1] % 80 == 0 else pair[0].shape[1]
-            rows = (anchors_first(item, classes) for item in pair)
-            terms.append(total(module.terms(*rows, avg_factor=1.0).values()))
+            student, teacher = (anchors_first(item, classes) for item in pair)
+            terms.append(total(module.terms(student, teacher, avg_factor=1.0).values()))
         return total(terms)
 
 
@@ -197,7 +197,9 @@ class HolisticMaps(Maps):
         return self._loss('ours')
 
 
-LOSSES = dict(fgd=FGDMaps, fgi=FGIMaps, pair=PairMaps, chen=ChenMaps, holistic=HolisticMaps)
+LOSSES: dict[str, Callable[..., Maps]] = dict(
+    fgd=FGDMaps, fgi=FGIMaps, pair=PairMaps, chen=ChenMaps, holistic=HolisticMaps
+)
 """What is timed, by the name that ``--loss`` takes."""
 
 

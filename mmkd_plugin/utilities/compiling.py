@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import importlib
 import types
 from typing import Any, Callable
 
@@ -40,6 +40,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         DistillError: If this torch cannot compile at all; when it is called, if it could not compile this.
     """
     require_compiler()
+    _allow_several_gradients()
 
     def call(**arguments: Any) -> Any:
         return function(**arguments)
@@ -51,8 +52,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(**arguments: Any) -> Any:
         try:
-            with _several_gradients():
-                return fast(**arguments)
+            return fast(**arguments)
         except Exception as error:
             if not type(error).__module__.startswith(('torch._dynamo', 'torch._inductor')):
                 raise
@@ -65,9 +65,18 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _several_gradients() -> Any:
-    """A context in which what is compiled keeps its graph for a second gradient, which the self-check takes."""
-    config = getattr(getattr(torch, '_functorch', None), 'config', None)
-    if not hasattr(config, 'donated_buffer'):
-        return contextlib.nullcontext()
-    return config.patch(donated_buffer=False)
+def _allow_several_gradients() -> None:
+    """Let what is compiled keep its graph for a second gradient, which the self-check takes.
+
+    Torch reads this switch when it compiles and again at each gradient, so that it stays set for the process. What is
+    assigned to it counts in this thread alone in newer versions, but gradients on a GPU are taken in others.
+    """
+    try:
+        config: Any = importlib.import_module('torch._functorch.config')
+    except ImportError:
+        return
+    if hasattr(config, 'donated_buffer'):
+        config.donated_buffer = False
+        entry = getattr(config, '_config', {}).get('donated_buffer')
+        if hasattr(entry, 'default'):
+            entry.default = False

@@ -14,7 +14,7 @@ def maps():
     return FGDMaps(images=2, size=(96, 160), channels=6, boxes=4, device='cpu')
 
 
-@pytest.mark.parametrize('name', [name for name, kind in LOSSES.items() if kind.equal])
+@pytest.mark.parametrize('name', sorted(set(LOSSES) - {'holistic'}))
 def test_plain_and_ours_have_equal_gradients(name):
     maps = LOSSES[name](images=2, size=(96, 160), channels=6, boxes=4, device='cpu')
     require_equal(maps)

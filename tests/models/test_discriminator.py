@@ -7,7 +7,7 @@ import torch
 from _helpers.golden import assert_near
 from torch import nn
 
-from mmkd_plugin.models.discriminator import Discriminator, SelfAttention, SpectralConv2d
+from mmkd_plugin.models.discriminator import Discriminator, SelfAttention, SpectralConv2d, widths_for
 from mmkd_plugin.registry import MODELS
 
 
@@ -53,6 +53,21 @@ class TestDiscriminator:
         score = discriminator.score(joint)
         discriminator.load_state_dict(state)
         assert torch.equal(score, discriminator.score(larger))
+
+    @pytest.mark.parametrize(
+        ('side', 'stages'), [(128, 4), (64, 4), (45, 4), (33, 4), (32, 3), (17, 3), (16, 2), (9, 2), (8, 1), (1, 1)]
+    )
+    def test_no_map_is_enlarged_by_two_where_stages_can_be_left_out(self, side, stages):
+        assert widths_for(side) == (64, 128, 256, 512)[:stages]
+        smallest = Discriminator(2, widths=widths_for(side)).smallest
+        assert stages == 1 or smallest < 2 * side
+        assert stages == 4 or 2 * smallest >= 2 * side
+
+    def test_image_of_the_size_of_the_map_is_left_alone(self):
+        discriminator, image = Discriminator(2, widths=(4,)), torch.randn(1, 3, 6, 5)
+        assert discriminator.seen(image, torch.zeros(1, 2, 6, 5)) is image
+        assert discriminator.seen(image, torch.zeros(1, 2, 6, 6)).shape == (1, 3, 6, 6)
+        assert discriminator.seen(image, torch.zeros(1, 2, 7, 5)).shape == (1, 3, 7, 5)
 
     def test_other_classes_are_refused(self):
         with pytest.raises(ValueError, match='built for 3 classes, but the logits have 4'):

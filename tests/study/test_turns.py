@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from mmkd_plugin.study.turns import StepCost, SteppedRun, planned, take_turns
@@ -27,7 +29,7 @@ def test_the_order_changes_from_round_to_round_and_each_takes_one_step_in_each()
     runs = []
     for name in 'abc':
         run = object.__new__(SteppedRun)
-        run.timed_step = lambda name=name: order.append(name)  # type: ignore[method-assign]
+        run.timed_step = functools.partial(order.append, name)  # type: ignore[method-assign]
         runs.append(run)
     take_turns(runs, 4, lambda number: order.append(str(number)))
     assert ''.join(order) == '0a0b0c' + '1b1c1a' + '2c2a2b' + '3a3b3c'

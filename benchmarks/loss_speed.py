@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -153,21 +153,24 @@ class PairMaps(Maps):
 
 
 class ChenMaps(Maps):
-    """Chen's classes of a one-stage detector: as many logits in a cell as there are channels."""
+    """Chen's classes of a one-stage detector: as many logits in a cell as there are channels, 80 for each anchor."""
+
+    def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The logits of both models in each level's anchors, in one row where the channels are no multiple of 80."""
+        for pair in zip(self.students, self.teachers):
+            channels = pair[0].shape[1]
+            student, teacher = (anchors_first(item, channels if channels % 80 else 80) for item in pair)
+            yield student, teacher
 
     def plain_loss(self) -> Tensor:
         """The cross-entropy step by step."""
-        return total(plain_chen(*pair, background_weight=1.5) for pair in zip(self.students, self.teachers))
+        return total(plain_chen(student, teacher, background_weight=1.5) for student, teacher in self.rows())
 
     def our_loss(self) -> Tensor:
-        """The cross-entropy, on rows of 80 classes where the channels allow that."""
+        """The cross-entropy."""
         module = ChenClassificationLoss(hard_share=0.0, sigmoid=True)
-        terms = []
-        for pair in zip(self.students, self.teachers):
-            classes = 80 if pair[0].shape[1] % 80 == 0 else pair[0].shape[1]
-            student, teacher = (anchors_first(item, classes) for item in pair)
-            terms.append(total(module.terms(student, teacher, avg_factor=1.0).values()))
-        return total(terms)
+        terms = [module.terms(student, teacher, avg_factor=1.0) for student, teacher in self.rows()]
+        return total(value for each in terms for value in each.values())
 
 
 class HolisticMaps(Maps):

@@ -237,16 +237,21 @@ class _BinaryCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """The student's gradient; that of the gradient itself goes through the same steps, one by one."""
+        """The student's gradient, ``w (1 - p_t) p_s - p_t (1 - p_s)`` sorted by its own probability ``p_s``.
+
+        That of the gradient itself goes through the same steps, one by one.
+        """
         student, teacher = ctx.saved_tensors
         weight, temperature = ctx.options
         if torch.is_grad_enabled():
-            found = _binary_gradient(student / temperature, teacher / temperature, weight)
+            theirs = torch.sigmoid(teacher / temperature)
+            found = torch.sigmoid(student / temperature) * ((1 - weight) * theirs + weight) - theirs
             return found * (gradient / temperature)[:, None], None, None, None
         of_student = torch.empty_like(student)
         for rows in blocks_of_rows(student):
-            found = _binary_gradient(student[rows] / temperature, teacher[rows] / temperature, weight)
-            torch.mul(found, (gradient[rows] / temperature)[:, None], out=of_student[rows])
+            theirs = torch.sigmoid(teacher[rows] / temperature)
+            found = torch.sigmoid(student[rows] / temperature, out=of_student[rows])
+            found.mul_((1 - weight) * theirs + weight).sub_(theirs).mul_((gradient[rows] / temperature)[:, None])
         return of_student, None, None, None
 
 
@@ -257,9 +262,3 @@ def _binary_cross_entropy(student: Tensor, teacher: Tensor, background_weight: f
     shared = student.abs().neg_().exp_().log1p_()
     found = background * (student.relu() + shared)
     return found.addcmul_(foreground, (-student).relu_().add_(shared)).sum(-1)
-
-
-def _binary_gradient(student: Tensor, teacher: Tensor, background_weight: float) -> Tensor:
-    """Its gradient, ``w (1 - p_t) p_s - p_t (1 - p_s)``."""
-    background = background_weight * (-teacher).sigmoid() * student.sigmoid()
-    return background - teacher.sigmoid() * (-student).sigmoid()

@@ -77,6 +77,6 @@ def _allow_several_gradients() -> None:
         return
     if hasattr(config, 'donated_buffer'):
         config.donated_buffer = False
-        entry = getattr(config, '_config', {}).get('donated_buffer')
+        entry: Any = getattr(config, '_config', {}).get('donated_buffer')
         if hasattr(entry, 'default'):
             entry.default = False

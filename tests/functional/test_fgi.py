@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from _helpers.golden import assert_near, read_golden
+from _helpers.golden import read_golden
 from _helpers.memory import PeakMemory
+from _helpers.plain_fgi import masks_by_loops
 from _helpers.precision import assert_full_precision
 from torch import Tensor, nn
 
-from mmkd_plugin.functional import box_levels, box_regions, fgi, fgi_loss, imitation_masks, lit_cells
+from mmkd_plugin.functional import box_levels, box_regions, fgi, imitation_masks
 from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 READINGS = {'assigned': 'assigned', 'all': 'allgt', 'global': 'globalmax'}
@@ -28,35 +27,6 @@ def grid_anchors(height: int, width: int, stride: int, shapes: tuple[tuple[float
 def one_box(*box: float) -> tuple[Tensor, Tensor]:
     """A batch of one image with one box."""
     return torch.tensor(box).reshape(1, 1, 4), torch.tensor([[True]])
-
-
-def masks_by_loops(
-    anchors: list[Tensor], boxes: Tensor, valid: Tensor, sizes: list[tuple[int, int]], **options: Any
-) -> list[Tensor]:
-    """FGI's masks as its definition reads, box by box and anchor by anchor."""
-    more = float(options['plus_one_pixel'])
-
-    def iou(a: Tensor, b: Tensor) -> Tensor:
-        width = (torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0]) + more).clamp(min=0)
-        height = (torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1]) + more).clamp(min=0)
-        area = [(x[2] - x[0] + more) * (x[3] - x[1] + more) for x in (b, a)]
-        return width * height / (area[0] + area[1] - width * height)
-
-    masks = [torch.zeros(len(boxes), *size, dtype=torch.bool) for size in sizes]
-    for image, box in valid.nonzero().tolist():
-        found = boxes[image, box]
-        if options['plus_one_pixel'] and found[2] <= found[0] and found[3] <= found[1]:
-            continue
-        ious = [torch.stack([iou(anchor, found) for anchor in level]) for level in anchors]
-        peaks = [level.max() for level in ious]
-        if options['reading'] == 'global':
-            peaks = [torch.stack(peaks).max()] * len(peaks)
-        for index, (mask, level, peak) in enumerate(zip(masks, ious, peaks)):
-            if options['reading'] == 'assigned' and box_levels(found, len(masks), options['base_size']) != index:
-                continue
-            lit = (level > options['psi'] * peak).view(*mask.shape[1:], -1).any(-1)
-            mask[image] |= lit
-    return masks
 
 
 class TestGoldenMasks:
@@ -414,58 +384,3 @@ class TestManyBoxes:
         monkeypatch.setattr(fgi, '_MAX_OVERLAPS', 200)
         for mask, one in zip(box_regions(boxes, valid, [(6, 7), (3, 4)], [8, 16], reading='all'), expected):
             assert torch.equal(mask, one)
-
-
-class TestFGILoss:
-    def test_two_levels(self):
-        # Level 0: two lit cells, 2 channels of difference 3: 2 * 2 * 9 / (2 * 2) = 9. Level 1: nothing lit, 0.
-        student = [torch.full((1, 2, 1, 3), 4.0), torch.ones(1, 2, 1, 1)]
-        teacher = [torch.ones(1, 2, 1, 3), torch.zeros(1, 2, 1, 1)]
-        masks = [torch.tensor([[[True, False, True]]]), torch.tensor([[[False]]])]
-        assert lit_cells(masks).tolist() == [2, 0]
-        assert lit_cells(masks).dtype == torch.float32
-        assert fgi_loss(student, teacher, masks) == 9
-        # Level 1 lit: 2 channels of difference 1: 2 / (2 * 1) = 1.
-        masks[1] = ~masks[1]
-        assert fgi_loss(student, teacher, masks) == 10
-
-    def test_given_counts_divide(self):
-        # 36 / (2 * 6) and 2 / (2 * 1); a count of 0 divides by 1, and of 0.5 by 0.5.
-        student = [torch.full((1, 2, 1, 3), 4.0), torch.ones(1, 2, 1, 1)]
-        teacher = [torch.ones(1, 2, 1, 3), torch.zeros(1, 2, 1, 1)]
-        masks = [torch.tensor([[[True, False, True]]]), torch.tensor([[[True]]])]
-        assert fgi_loss(student, teacher, masks, torch.tensor([6.0, 0.0])) == 4
-        assert fgi_loss(student, teacher, masks, torch.tensor([6.0, 0.5])) == 5
-
-    def test_the_teacher_gets_no_gradient(self):
-        student, teacher = (torch.randn(1, 2, 1, 2, requires_grad=True) for _ in range(2))
-        fgi_loss([student], [teacher], [torch.tensor([[[True, False]]])]).backward()
-        assert_near(student.grad[..., 0], (student - teacher)[..., 0], 1e-6)
-        assert student.grad[..., 1].eq(0).all()
-        assert teacher.grad is None
-
-    def test_gradient_is_that_of_the_formula(self):
-        student, teacher = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        masks = [torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(1)) > 0.5]
-        student.requires_grad_()
-        assert torch.autograd.gradcheck(lambda x: fgi_loss([x], [teacher], masks), student)
-        assert torch.autograd.gradgradcheck(lambda x: fgi_loss([x], [teacher], masks), student)
-
-    def test_only_the_features_are_kept(self):
-        student, teacher, kept = torch.randn(1, 8, 9, 9, requires_grad=True), torch.randn(1, 8, 9, 9), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-            fgi_loss([student], [teacher], [torch.ones(1, 9, 9, dtype=torch.bool)])
-        maps = {tensor.data_ptr() for tensor in kept if tensor.numel() == student.numel()}
-        assert maps == {student.data_ptr(), teacher.data_ptr()}
-
-    def test_half_precision(self):
-        student, teacher = torch.randn(2, 1, 2, 3, 4) * 300
-        assert_full_precision(fgi_loss, [student], [teacher], [torch.ones(1, 3, 4, dtype=torch.bool)])
-
-    def test_levels_that_do_not_fit_are_refused(self):
-        maps, masks = [torch.zeros(1, 2, 1, 1)] * 2, [torch.tensor([[[True]]])] * 2
-        with pytest.raises(ValueError) as error:
-            fgi_loss(maps, maps[:1], masks)
-        assert str(error.value) == 'FGI got 2 levels of the student and 1 of the teacher; match them by stride.'
-        with pytest.raises(ValueError, match=r'student gives \(1, 2, 1, 1\) and the teacher \(1, 3, 1, 1\)'):
-            fgi_loss(maps, [maps[0], torch.zeros(1, 3, 1, 1)], masks)

@@ -17,8 +17,8 @@ from mmkd_plugin.algorithms.gradients import Pull, compare_gradients, losses_ins
 from mmkd_plugin.algorithms.inherit import inherit_weights
 from mmkd_plugin.algorithms.labelled import labelled_alone
 from mmkd_plugin.compat.checkpoint import build_safely
-from mmkd_plugin.compat.recomputing import non_reentrant_checkpoints
 from mmkd_plugin.compat.razor import BaseAlgorithm
+from mmkd_plugin.compat.recomputing import non_reentrant_checkpoints
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
@@ -192,9 +192,10 @@ class DistillAlgorithm(BaseAlgorithm):
         due = self._due()
         features = shared_features(self.student, bool(due or self.step_observers))
         labelled = labelled_alone(self.student, data_samples)
-        with self.distiller.recording(), features as self.shared_features, labelled, non_reentrant_checkpoints():
-            with losses_inside(self.architecture, self.student) as inside:
-                losses = self.architecture(batch_inputs, data_samples, mode='loss')
+        before = losses_inside(self.architecture, self.student)
+        recording = self.distiller.recording()
+        with recording, features as self.shared_features, labelled, non_reentrant_checkpoints(), before as inside:
+            losses = self.architecture(batch_inputs, data_samples, mode='loss')
         weights = self._hard_weights()
         losses = weigh_losses(losses, weights, strict=not self._weighed)
         inner = weigh_losses(inside[0], weights, strict=False) if inside else losses

@@ -80,6 +80,6 @@ class FlexibleDistillRunner(Distilling, SafeFlexibleRunner):
         averaging = next((type(hook).__name__ for hook in self.hooks if isinstance(hook, EMAHook)), None)
         if averaging is not None and self.strategy.shards:
             raise DistillError(
-                f'{averaging} averages whole weights, of which each process has a part alone under {self.strategy.shards}; '
-                'leave it out, or take DDPStrategy.'
+                f'{averaging} averages whole weights, of which each process has a part alone under '
+                f'{self.strategy.shards}; leave it out, or take DDPStrategy.'
             )

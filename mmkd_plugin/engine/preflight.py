@@ -70,7 +70,9 @@ def require_no_wrapper(cfg: dict) -> None:
     """
     for key, place in _OF_STRATEGIES.items():
         if cfg.get(key):
-            raise DistillError(f'The config sets {key}, which FlexibleDistillRunner does not read; write {place} instead.')
+            raise DistillError(
+                f'The config sets {key}, which FlexibleDistillRunner does not read; write {place} instead.'
+            )
 
 
 @contextlib.contextmanager

@@ -14,17 +14,16 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.distributed.fsdp import FullStateDictConfig
 from torch.distributed.fsdp import FullyShardedDataParallel as Sharded
 from torch.distributed.fsdp.fully_sharded_data_parallel import FullOptimStateDictConfig
+from torch.nn.utils import clip_grad_norm_
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.engine.strategies import Processes
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.utilities.distributed import mean_over_ranks
 from mmkd_plugin.utilities.text import without_prefix
-
 
 _SETTINGS = 'base_param_settings'
 """What MMEngine's optimizer wrappers add to the state of the optimizer."""
@@ -43,8 +42,8 @@ class ShardedProcesses(Processes, FSDPStrategy):
     def __init__(self, *, state_dict_cfg: Any = 'full', **options: Any) -> None:
         if state_dict_cfg != 'full':
             raise DistillError(
-                f'strategy.state_dict_cfg is {state_dict_cfg!r}, but a checkpoint of a distilled run is a whole student '
-                "in one file; leave it out, which stands for 'full'."
+                f'strategy.state_dict_cfg is {state_dict_cfg!r}, but a checkpoint of a distilled run is a whole '
+                "student in one file; leave it out, which stands for 'full'."
             )
         if options.get('skip_init_weights'):
             raise DistillError('strategy.skip_init_weights builds a student without weights; leave it out.')
@@ -98,6 +97,10 @@ class ShardedProcesses(Processes, FSDPStrategy):
         if isinstance(wrapper, OptimWrapper) and wrapper.clip_grad_kwargs and wrapper.clip_func is clip_grad_norm_:
             wrapper.clip_func = self._clip
         return wrapper
+
+    def model_state_dict(self) -> dict:
+        """The whole student's state, in each process."""
+        return super().model_state_dict() if self._sharded is None else self._root.state_dict()
 
     def _clip(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0, **_: Any) -> Tensor:
         """Clip by the norm of all gradients; MMEngine would clip each process by that of its own part."""

@@ -152,7 +152,7 @@ class DistillAlgorithm(BaseAlgorithm):
             wrap: Gets the student and gives a module that calls it and saves and loads a state with the student's keys,
                 such as torch's ``FullyShardedDataParallel``. Teachers, connectors and losses stay outside.
         """
-        self.architecture = wrap(self.architecture)  # type: ignore[assignment]
+        self.architecture = wrap(self.architecture)
 
     def __getattr__(self, name: str) -> Any:
         """Fall back to the student for what the algorithm itself lacks."""
@@ -196,9 +196,9 @@ class DistillAlgorithm(BaseAlgorithm):
         recording = self.distiller.recording()
         with recording, features as self.shared_features, labelled, non_reentrant_checkpoints(), before as inside:
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
-        weights = self._hard_weights()
-        losses = weigh_losses(losses, weights, strict=not self._weighed)
-        inner = weigh_losses(inside[0], weights, strict=False) if inside else losses
+        hard = self._hard_weights()
+        losses = weigh_losses(losses, hard, strict=not self._weighed)
+        inner = weigh_losses(inside[0], hard, strict=False) if inside else losses
         self._weighed = True
         needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
         for teacher in self.teachers.values():

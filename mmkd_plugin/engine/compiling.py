@@ -57,7 +57,7 @@ def compile_student(algorithm: DistillAlgorithm, wanted: Any, logger: Any) -> No
     if hasattr(config, 'donated_buffer'):
         config.donated_buffer = False  # type: ignore[union-attr]
     for _, module in found:
-        module.forward = torch.compile(module.forward, **options)  # type: ignore[method-assign]
+        module.forward = torch.compile(module.forward, **options)
     logger.info(
         f'{len(found)} parts of the student are compiled at their first use, which takes a while: '
         + ', '.join(path for path, _ in found)

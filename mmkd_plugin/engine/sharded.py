@@ -125,7 +125,8 @@ class ShardedProcesses(Processes, FSDPStrategy):
         if self._sharded is None:
             return SingleDeviceStrategy.optim_state_dict(self)
         named = Sharded.optim_state_dict(self._root, self.optim_wrapper.optimizer)
-        groups, numbers = [], {}
+        groups: list[dict] = []
+        numbers: dict[str, int] = {}
         for group in named['param_groups']:
             own = {name: len(numbers) + index for index, name in enumerate(group['params'])}
             groups.append({**group, 'params': list(own.values())})

@@ -18,7 +18,7 @@ from mmkd_plugin.engine.optimizer import with_distiller
 from mmkd_plugin.errors import DistillError
 
 if TYPE_CHECKING:
-    _Base = SingleDeviceStrategy
+    from mmengine._strategy import SingleDeviceStrategy as _Base
 else:
     _Base = object
 
@@ -64,6 +64,8 @@ class OneProcess(OfStudent, SingleDeviceStrategy):
 
 class Processes(OfStudent, DDPStrategy):
     """Several processes, each with the whole student; without a GPU they talk by gloo."""
+
+    model_wrapper: Any
 
     def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **options: Any) -> None:
         if get_device() == 'cpu' and not is_distributed():

@@ -161,7 +161,7 @@ class DistillAlgorithm(BaseAlgorithm):
             wrap: Gets the student and gives a module that calls it and saves and loads a state with the student's keys,
                 such as torch's ``FullyShardedDataParallel``. Teachers, connectors and losses stay outside.
         """
-        self.architecture = wrap(self.architecture)  # type: ignore[assignment]
+        self.architecture = wrap(self.architecture)
 
     def __getattr__(self, name: str) -> Any:
         """Fall back to the student for what the algorithm itself lacks."""
@@ -204,12 +204,13 @@ class DistillAlgorithm(BaseAlgorithm):
         due = self._due()
         features = shared_features(self.student, bool(due or self.step_observers))
         labelled = labelled_alone(self.student, data_samples)
-        with self.distiller.recording(), features as self.shared_features, labelled, non_reentrant_checkpoints():
-            with losses_inside(self.architecture, self.student) as inside:
-                losses = self.architecture(batch_inputs, data_samples, mode='loss')
-        weights = self._hard_weights()
-        losses = weigh_losses(losses, weights, strict=not self._weighed)
-        inner = weigh_losses(inside[0], weights, strict=False) if inside else losses
+        before = losses_inside(self.architecture, self.student)
+        recording = self.distiller.recording()
+        with recording, features as self.shared_features, labelled, non_reentrant_checkpoints(), before as inside:
+            losses = self.architecture(batch_inputs, data_samples, mode='loss')
+        hard = self._hard_weights()
+        losses = weigh_losses(losses, hard, strict=not self._weighed)
+        inner = weigh_losses(inside[0], hard, strict=False) if inside else losses
         self._weighed = True
         needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
         for teacher in self.teachers.values():

@@ -15,8 +15,8 @@ _KEY = 'use_reentrant'
 def non_reentrant_checkpoints() -> Iterator[None]:
     """Let whoever asks torch to recompute activations, and does not say how, get the non-reentrant way meanwhile.
 
-    OpenMMLab's ``with_cp=True`` and MMEngine's ``activation_checkpointing`` leave the choice to torch, which still takes
-    the reentrant way. It runs the forward pass without gradient, so that what is recorded inside has none, and it
+    OpenMMLab's ``with_cp=True`` and MMEngine's ``activation_checkpointing`` leave the choice to torch, which still
+    takes the reentrant way. It runs the forward pass without gradient, so that what is recorded inside has none, and it
     refuses the gradients that are taken in the middle of a step. Whoever says ``use_reentrant=True`` gets that.
     """
     defaults = inspect.unwrap(torch.utils.checkpoint.checkpoint).__kwdefaults__ or {}

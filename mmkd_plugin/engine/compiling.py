@@ -38,8 +38,8 @@ def compile_student(algorithm: DistillAlgorithm, wanted: Any, logger: Any) -> No
     options = {} if wanted is True else wanted
     if not isinstance(options, dict) or 'target' in options:
         raise DistillError(
-            f'compile is {wanted!r}, but a distilled run compiles the networks of the student; write True, or a dict of '
-            "arguments of torch.compile such as dict(mode='max-autotune') without a target."
+            f'compile is {wanted!r}, but a distilled run compiles the networks of the student; write True, or a dict '
+            "of arguments of torch.compile such as dict(mode='max-autotune') without a target."
         )
     if not hasattr(torch, 'compile'):
         raise DistillError(f'compile=True needs torch 2.0 or newer, and this is {torch.__version__}; leave it out.')
@@ -57,7 +57,7 @@ def compile_student(algorithm: DistillAlgorithm, wanted: Any, logger: Any) -> No
     if hasattr(config, 'donated_buffer'):
         config.donated_buffer = False  # type: ignore[union-attr]
     for _, module in found:
-        module.forward = torch.compile(module.forward, **options)  # type: ignore[method-assign]
+        module.forward = torch.compile(module.forward, **options)
     logger.info(
         f'{len(found)} parts of the student are compiled at their first use, which takes a while: '
         + ', '.join(path for path, _ in found)

@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine._strategy import DeepSpeedStrategy
 from mmengine.hooks import EMAHook
-from mmengine.runner._flexible_runner import _get_batch_size
 
 from mmkd_plugin.compat.checkpoint import readable_refusal
 from mmkd_plugin.engine.distilling import Distilling
@@ -34,8 +33,7 @@ class FlexibleDistillRunner(Distilling, SafeFlexibleRunner):
         """Build the strategy; that of one process where there is no launcher."""
         strategy = with_student(strategy, launcher)
         if issubclass(strategy['type'], DeepSpeedStrategy):
-            loader = self._train_dataloader
-            strategy['train_micro_batch_size_per_gpu'] = 1 if loader is None else _get_batch_size(loader)
+            strategy['train_micro_batch_size_per_gpu'] = int(getattr(self._train_dataloader, 'batch_size', None) or 1)
         return super().build_strategy(strategy, launcher=launcher, **options)
 
     def add_distillation(self) -> bool:
@@ -80,6 +78,6 @@ class FlexibleDistillRunner(Distilling, SafeFlexibleRunner):
         averaging = next((type(hook).__name__ for hook in self.hooks if isinstance(hook, EMAHook)), None)
         if averaging is not None and self.strategy.shards:
             raise DistillError(
-                f'{averaging} averages whole weights, of which each process has a part alone under {self.strategy.shards}; '
-                'leave it out, or take DDPStrategy.'
+                f'{averaging} averages whole weights, of which each process has a part alone under '
+                f'{self.strategy.shards}; leave it out, or take DDPStrategy.'
             )

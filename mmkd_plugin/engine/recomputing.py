@@ -43,7 +43,7 @@ def recompute_activations(student: nn.Module, names: Any) -> None:
     """
     modules = dict(student.named_modules())
     for path in require_modules(student, names):
-        modules[path].forward = _recomputed(modules[path].forward)  # type: ignore[method-assign]
+        modules[path].forward = _recomputed(modules[path].forward)
 
 
 def _recomputed(forward: Callable) -> Callable:

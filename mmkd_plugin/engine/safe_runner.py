@@ -19,7 +19,7 @@ from mmkd_plugin.engine.work_folder import checkpoint_folders, checkpoint_templa
 from mmkd_plugin.utilities.files import UNFINISHED, whole_file
 
 if TYPE_CHECKING:
-    _Base = Runner
+    from mmengine.runner import Runner as _Base
 else:
     _Base = object
 

@@ -42,8 +42,8 @@ class ShardedProcesses(Processes, FSDPStrategy):
     def __init__(self, *, state_dict_cfg: Any = 'full', **options: Any) -> None:
         if state_dict_cfg != 'full':
             raise DistillError(
-                f'strategy.state_dict_cfg is {state_dict_cfg!r}, but a checkpoint of a distilled run is a whole student '
-                "in one file; leave it out, which stands for 'full'."
+                f'strategy.state_dict_cfg is {state_dict_cfg!r}, but a checkpoint of a distilled run is a whole '
+                "student in one file; leave it out, which stands for 'full'."
             )
         if options.get('skip_init_weights'):
             raise DistillError('strategy.skip_init_weights builds a student without weights; leave it out.')
@@ -98,6 +98,10 @@ class ShardedProcesses(Processes, FSDPStrategy):
             wrapper.clip_func = self._clip
         return wrapper
 
+    def model_state_dict(self) -> dict:
+        """The whole student's state, in each process."""
+        return super().model_state_dict() if self._sharded is None else self._root.state_dict()
+
     def _clip(self, parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0, **_: Any) -> Tensor:
         """Clip by the norm of all gradients; MMEngine would clip each process by that of its own part."""
         whole = [item.grad for item in parameters if id(item) not in self._of_shards and item.grad is not None]
@@ -121,7 +125,8 @@ class ShardedProcesses(Processes, FSDPStrategy):
         if self._sharded is None:
             return SingleDeviceStrategy.optim_state_dict(self)
         named = Sharded.optim_state_dict(self._root, self.optim_wrapper.optimizer)
-        groups, numbers = [], {}
+        groups: list[dict] = []
+        numbers: dict[str, int] = {}
         for group in named['param_groups']:
             own = {name: len(numbers) + index for index, name in enumerate(group['params'])}
             groups.append({**group, 'params': list(own.values())})

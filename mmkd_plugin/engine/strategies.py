@@ -9,6 +9,7 @@ from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
 from mmengine.device import get_device
 from mmengine.dist import broadcast, is_distributed
 from mmengine.model import is_model_wrapper
+from mmengine.runner.checkpoint import weights_to_cpu
 from torch import nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm
@@ -17,7 +18,7 @@ from mmkd_plugin.engine.optimizer import with_distiller
 from mmkd_plugin.errors import DistillError
 
 if TYPE_CHECKING:
-    _Base = SingleDeviceStrategy
+    from mmengine._strategy import SingleDeviceStrategy as _Base
 else:
     _Base = object
 
@@ -44,6 +45,11 @@ class OfStudent(_Base):
                 broadcast(value)
         return model
 
+    def model_state_dict(self) -> dict:
+        """The student's state, without the prefix of a wrapper."""
+        model: Any = self.model.module if is_model_wrapper(self.model) else self.model
+        return weights_to_cpu(model.state_dict())
+
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> Any:
         """Build the student's optimizer by the stock rules, and add what distillation trains as a group of its own."""
         algorithm: Any = model.module if model is not None and is_model_wrapper(model) else model
@@ -58,6 +64,8 @@ class OneProcess(OfStudent, SingleDeviceStrategy):
 
 class Processes(OfStudent, DDPStrategy):
     """Several processes, each with the whole student; without a GPU they talk by gloo."""
+
+    model_wrapper: Any
 
     def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **options: Any) -> None:
         if get_device() == 'cpu' and not is_distributed():
@@ -99,8 +107,8 @@ def with_student(strategy: Any, launcher: str | None) -> dict:
     name = kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
     if name not in _KINDS:
         raise DistillError(
-            f'strategy.type is {name}, under which no distilled run was ever tried; take one of {", ".join(_KINDS)}, or '
-            "runner_type='mmkd_plugin.DistillRunner' without a strategy."
+            f'strategy.type is {name}, under which no distilled run was ever tried; take one of {", ".join(_KINDS)}, '
+            "or runner_type='mmkd_plugin.DistillRunner' without a strategy."
         )
     if name == 'SingleDeviceStrategy' or launcher == 'none':
         common = ('work_dir', 'experiment_name', 'auto_scale_lr', 'env_kwargs', 'log_kwargs')

@@ -29,8 +29,8 @@ def require_deepspeed() -> type[WithDeepSpeed]:
         import deepspeed.runtime.fp16.onebit  # noqa: F401
     except ImportError as error:
         raise DistillError(
-            f'DeepSpeedStrategy needs DeepSpeed as MMEngine knows it ({error}); "pip install deepspeed==0.16.9", or take '
-            'FSDPStrategy.'
+            f'DeepSpeedStrategy needs DeepSpeed as MMEngine knows it ({error}); run pip install "deepspeed<0.17", or '
+            'take FSDPStrategy.'
         ) from error
     return WithDeepSpeed
 
@@ -38,9 +38,9 @@ def require_deepspeed() -> type[WithDeepSpeed]:
 class WithDeepSpeed(OfStudent, DeepSpeedStrategy, SingleDeviceStrategy):
     """MMEngine's ``DeepSpeedStrategy`` for a student with its teacher, in ZeRO's stages 0, 1 and 2.
 
-    The optimizer's config is that of any other run: clipping and accumulation are handed to DeepSpeed. The teacher is no
-    part of what DeepSpeed wraps. Checkpoints are those of any other run, with the whole state of the optimizer, so that
-    they are read by any number of processes; DeepSpeed itself would write a folder for each.
+    The optimizer's config is that of any other run: clipping and accumulation are handed to DeepSpeed. The teacher is
+    no part of what DeepSpeed wraps. Checkpoints are those of any other run, with the whole state of the optimizer, so
+    that they are read by any number of processes; DeepSpeed itself would write a folder for each.
     """
 
     shards = ''
@@ -87,8 +87,8 @@ class WithDeepSpeed(OfStudent, DeepSpeedStrategy, SingleDeviceStrategy):
         clip = dict(config.pop('clip_grad', None) or {})
         if name not in ('OptimWrapper', 'DeepSpeedOptimWrapper') or clip.pop('type', 'norm') != 'norm':
             raise DistillError(
-                f"DeepSpeed takes the place of {name} and clips by the norm alone; set optim_wrapper.type='OptimWrapper' "
-                'and clip_grad=dict(max_norm=...).'
+                f'DeepSpeed takes the place of {name} and clips by the norm alone; set '
+                "optim_wrapper.type='OptimWrapper' and clip_grad=dict(max_norm=...)."
             )
         if clip:
             self.config['gradient_clipping'] = float(clip['max_norm'])

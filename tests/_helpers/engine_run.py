@@ -32,7 +32,7 @@ def blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
 
 
 def config(folder: Path | str, ranks: int, **changes: Any) -> Config:
-    """A run whose steps see the same images, however many processes share them, under batch norm that is not trained."""
+    """A run whose steps see the same images, however many processes share them; batch norm does not move."""
     methods = changes.pop('methods', None) or dict(fgd=dict(type='FGD'))
     options = changes.pop('model', {})
     if changes.pop('seg', False):

@@ -110,3 +110,15 @@ def test_an_error_in_the_model_takes_the_direct_recorder_off():
     with pytest.raises(TypeError), recorder_context(recorder):
         model(None)
     assert 'forward' not in vars(model.head)
+
+
+def test_direct_calls_of_a_replaced_forward():
+    """Compiling and recomputing replace a module's own forward; what is recorded is its result, and it stays."""
+    model = nn.Sequential(nn.Linear(2, 2))
+    replaced = model[0].forward = lambda value: value + 7
+    recorder = ModuleOutputRecorder('0', direct=True)
+    recorder.initialize(model)
+    with recorder_context(recorder):
+        model[0].forward(torch.ones(1, 2))
+    assert torch.equal(recorder.get_record_data(), torch.full((1, 2), 8.0))
+    assert vars(model[0])['forward'] is replaced

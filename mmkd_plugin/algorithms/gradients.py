@@ -11,7 +11,7 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from mmkd_plugin.distillers import Distiller
-from mmkd_plugin.distillers.distiller import logged_name
+from mmkd_plugin.distillers.entries import logged_name
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.anatomy import trunk_name
 from mmkd_plugin.utilities.clips import detector_path

@@ -9,7 +9,7 @@ from typing_extensions import Annotated
 
 from mmkd_plugin.block.teacher_cache import CacheBlock, parse_cache
 from mmkd_plugin.block.unlabelled import UnlabelledBlock
-from mmkd_plugin.distillers.distiller import LEVEL
+from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method

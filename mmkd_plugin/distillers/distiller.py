@@ -12,23 +12,17 @@ from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
 from mmkd_plugin.distillers.balance import Balance
+from mmkd_plugin.distillers.entries import OWN_KEYS, as_list, entries, logged_name, resized
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 from mmkd_plugin.utilities.compiling import compiled, require_compiler
 from mmkd_plugin.utilities.nested import tensors_of
 from mmkd_plugin.utilities.precision import full_precision
-from mmkd_plugin.utilities.resize import resize_map
 from mmkd_plugin.utilities.sharing import one_step
-
-LEVEL = '_level'
-"""Separates a loss's name from the pyramid level it works on; the levels of one loss are logged as their sum."""
-
 
 Measure = Callable[[Dict[str, List[Tensor]]], Dict[str, Tensor]]
 """Gives, for each method that is measured, what :meth:`Balance.update` takes."""
-_OWN_KEYS = ('like', 'align_corners')
-"""What a mapping entry may hold besides MMRazor's keys."""
 
 
 @MODELS.register_module()
@@ -243,13 +237,13 @@ class Distiller(ConfigurableDistiller):
             mapping = {key: mapping[key] for key in keys}
         arguments = {key: self._read(entry) for key, entry in mapping.items()}
         for key, entry in mapping.items():
-            for index, record in enumerate(_as_list(entry)):
+            for index, record in enumerate(as_list(entry)):
                 if 'like' not in record:
                     continue
                 if isinstance(entry, list):
-                    arguments[key][index] = _resized(arguments[key][index], arguments[record['like']][index], record)
+                    arguments[key][index] = resized(arguments[key][index], arguments[record['like']][index], record)
                 else:
-                    arguments[key] = _resized(arguments[key], arguments[record['like']], record)
+                    arguments[key] = resized(arguments[key], arguments[record['like']], record)
         return arguments
 
     def compute_distill_losses(self) -> dict[str, Tensor]:
@@ -273,7 +267,7 @@ class Distiller(ConfigurableDistiller):
         """:meth:`student_features`, each behind the path of the module that it was recorded at."""
         plain = ('recorder', 'record_idx', 'data_idx')
         found: list[tuple[str, Tensor]] = []
-        for record in _entries(self.loss_forward_mappings[name]):
+        for record in entries(self.loss_forward_mappings[name]):
             if record['from_student']:
                 where = {key: record[key] for key in plain if key in record}
                 source = self.student_recorders.get_recorder(record['recorder']).source
@@ -315,8 +309,8 @@ class Distiller(ConfigurableDistiller):
 
     def _parts_of(self, loss: str) -> list[nn.Module]:
         """A loss and the connectors before it."""
-        entries = _entries(self.loss_forward_mappings[loss])
-        names = [entry['connector'] for entry in entries if entry.get('connector')]
+        read = entries(self.loss_forward_mappings[loss])
+        names = [entry['connector'] for entry in read if entry.get('connector')]
         return [self.distill_losses[loss], *(self.connectors[name] for name in names)]
 
     def _run(self, name: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
@@ -362,15 +356,13 @@ class Distiller(ConfigurableDistiller):
         """The entries of some losses' mappings, by default of all, that read one side."""
         names = self.loss_forward_mappings if losses is None else losses
         mappings = [self.loss_forward_mappings[name] for name in names]
-        return [
-            record for mapping in mappings for record in _entries(mapping) if record['from_student'] is from_student
-        ]
+        return [record for mapping in mappings for record in entries(mapping) if record['from_student'] is from_student]
 
     def _read(self, entry: dict | list[dict]) -> Any:
         """The record of a mapping entry, behind its connector; a list of them where the entry is a list."""
         if isinstance(entry, list):
             return [self._read(record) for record in entry]
-        return self.get_record(**{key: value for key, value in entry.items() if key not in _OWN_KEYS})
+        return self.get_record(**{key: value for key, value in entry.items() if key not in OWN_KEYS})
 
     def _check_loss_forward_mappings(
         self, losses: Any, loss_forward_mappings: dict, student_recorders: Any, teacher_recorders: Any
@@ -378,31 +370,7 @@ class Distiller(ConfigurableDistiller):
         """Let MMRazor check every record of a list like a single one."""
         for name, mapping in loss_forward_mappings.items():
             for key, entry in mapping.items():
-                for record in _as_list(entry):
+                for record in as_list(entry):
                     super()._check_loss_forward_mappings(
                         losses, {name: {key: record}}, student_recorders, teacher_recorders
                     )
-
-
-def logged_name(loss: str, term: str) -> str:
-    """What a term of a loss is called where its levels are added up."""
-    name = loss.partition(LEVEL)[0]
-    return name if not term or name.endswith(f'_{term}') else f'{name}_{term}'
-
-
-def _as_list(entry: dict | list[dict]) -> list[dict]:
-    """The records of a mapping entry."""
-    return entry if isinstance(entry, list) else [entry]
-
-
-def _entries(mapping: dict) -> list[dict]:
-    """All records that one loss reads."""
-    return [record for entry in mapping.values() for record in _as_list(entry)]
-
-
-def _resized(feature: Tensor, other: Tensor, record: dict) -> Tensor:
-    """A feature map in the size of another; one that has it already keeps its precision as well."""
-    size = (other.shape[-2], other.shape[-1])
-    if tuple(feature.shape[-2:]) == size:
-        return feature
-    return resize_map(feature, size, align_corners=record.get('align_corners', False))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.distillers.distiller import LEVEL
+from mmkd_plugin.distillers.entries import LEVEL
 
 
 class Label(NamedTuple):

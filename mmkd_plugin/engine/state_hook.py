@@ -12,7 +12,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_plugin.algorithms import DistillAlgorithm
-from mmkd_plugin.distillers.distiller import LEVEL
+from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.registry import HOOKS

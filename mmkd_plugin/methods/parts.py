@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, Optional, Tuple
 
-from mmkd_plugin.distillers.distiller import LEVEL
+from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.models import LevelPair, ModelPair
 from mmkd_plugin.probe.taps import Tap

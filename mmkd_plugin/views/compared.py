@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd_plugin.distillers.distiller import LEVEL, Distiller
+from mmkd_plugin.distillers.distiller import Distiller
+from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.methods.fgd import FGDLoss
 from mmkd_plugin.probe.watch import is_map

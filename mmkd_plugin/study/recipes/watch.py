@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.distillers import Distiller
-from mmkd_plugin.distillers.distiller import LEVEL
+from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.engine import DistillStateHook
 from mmkd_plugin.engine.inspection import TermRow, inspect_adversaries, inspect_step

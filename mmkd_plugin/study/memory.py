@@ -37,6 +37,8 @@ def run_bytes(runner: Runner) -> int:
         wrappers += [adversary.wrapper for adversary in algorithm.adversaries.values()]
     models += [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')]
     tensors: list[Tensor] = []
+    for teacher in algorithm.teachers.values() if algorithm is not None else ():
+        tensors += teacher.economy.tensors()
     for model in models:
         tensors += [*model.parameters(), *model.buffers()]
     tensors += [tensor.grad for tensor in tensors if tensor.requires_grad and tensor.grad is not None]

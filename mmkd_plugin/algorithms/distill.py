@@ -131,7 +131,7 @@ class DistillAlgorithm(BaseAlgorithm):
         teacher_options: dict | None = None,
     ) -> FrozenTeacher:
         """Build one teacher."""
-        where = f'teachers.{name}.teacher_options'
+        where = 'teacher_options' if name == 'teacher' else f'teachers.{name}.teacher_options'
         options = TeacherOptions.parse(teacher_options or {}, where)
         options.require_machine(where)
         if not isinstance(teacher, LoadedTeacher):

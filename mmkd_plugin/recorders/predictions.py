@@ -151,7 +151,8 @@ class RoIPredictionsRecorder(_PredictionsRecorder):
             )
         features = (features,) if isinstance(features, Tensor) else features
         fields = (self._student.get_record_data(0, field) for field in ('labels', 'rois'))
-        labels, rois = (item.to(features[0].device) for item in fields)
+        device = features[0].device
+        labels, rois = (item if item.device == device else item.to(device) for item in fields)
         if self.scale != 1:
             rois = torch.cat([rois[:, :1], rois[:, 1:] * self.scale], 1)
         results = head._bbox_forward(features, rois)

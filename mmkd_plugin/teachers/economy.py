@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Callable
+from typing import Callable
 
 import torch
 from mmengine.logging import print_log
@@ -14,19 +14,13 @@ from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.teachers.compiled import Compile
 from mmkd_plugin.teachers.flow import traced
+from mmkd_plugin.teachers.half_precision import HalfPrecision
 from mmkd_plugin.teachers.options import TeacherOptions
-from mmkd_plugin.teachers.savings import (
-    ChannelsLast,
-    Compile,
-    FuseBN,
-    HalfPrecision,
-    OnDevice,
-    OwnStream,
-    Saving,
-    single,
-)
+from mmkd_plugin.teachers.savings import ChannelsLast, FuseBN, OnDevice, OwnStream, Saving
 from mmkd_plugin.utilities.nested import map_tensors, tensors_of
+from mmkd_plugin.utilities.precision import HALF
 from mmkd_plugin.utilities.rng import isolated_rng
 
 Records = Mapping[str, 'list[Tensor]']
@@ -114,7 +108,7 @@ class Economy:
             recorders: Those that are read in this step, by name.
             everything: Whether these are all that will ever be read, so that no later comparison is needed.
             home: Device of the batch.
-            follows: Whether the teacher needs more of this step than the batch: what the student found, or a conversion.
+            follows: Whether the teacher needs more of this step than the batch itself.
 
         Raises:
             DistillError: If an option that was asked for changes the records by more than the tolerance, or fails.
@@ -195,12 +189,12 @@ class Economy:
                 batch = saving.inputs(batch)
             yield batch
 
-    def hand_over(self, recorders: Collection[BaseRecorder], home: torch.device) -> None:
-        """Turn records into what the plain teacher would have given: on the student's device, in single precision.
+    def hand_over(self, recorders: Collection[BaseRecorder], batch: Tensor) -> None:
+        """Turn records into what the plain teacher would have given.
 
         Args:
             recorders: Whose; they are filled.
-            home: Device of the student.
+            batch: The student's, whose device and precision they get.
         """
         ways = (ChannelsLast, HalfPrecision, OnDevice, OwnStream)
         if not any(isinstance(saving, ways) for saving in self._savings):
@@ -211,8 +205,9 @@ class Economy:
         def plain(item: Tensor) -> Tensor:
             if streams:
                 item.record_stream(torch.cuda.current_stream(item.device))
-            item = item.to(home)
-            return (single(item) if half else item).contiguous()
+            if half and item.dtype in HALF:
+                item = item.to(batch.dtype)
+            return (item if item.device == batch.device else item.to(batch.device)).contiguous()
 
         for recorder in recorders:
             if hasattr(recorder, 'convert'):

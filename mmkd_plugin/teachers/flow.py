@@ -57,10 +57,10 @@ class Flow:
         """Count a call, and see whether a batch norm was given what a convolution made."""
         self._calls[id(module)] += 1
         if isinstance(module, _BatchNorm) and inputs and isinstance(inputs[0], Tensor):
-            made, conv = self._made.get(id(inputs[0]), (None, None))
+            found = self._made.get(id(inputs[0]))
             # Of a tensor that is gone, another may have the number.
-            if conv is not None and made() is inputs[0]:
-                self._pairs.append(Pair(conv, module))
+            if found is not None and found[0]() is inputs[0]:
+                self._pairs.append(Pair(found[1], module))
 
     def behind(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         """Remember what a convolution made."""

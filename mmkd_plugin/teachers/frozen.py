@@ -117,10 +117,9 @@ class FrozenTeacher:
         """The batch of a step is there, and the student begins."""
         self.economy.mark()
 
-    def described(self) -> str:
+    def sentences(self) -> list[str]:
         """What was loaded, and what makes the forward pass cheaper."""
-        options = self.economy.report()
-        return f'{self.report}\n{options}' if options else self.report
+        return [item for item in (self.report, self.economy.report()) if item]
 
     @torch.no_grad()
     def run(self, batch_inputs: Tensor, data_samples: list | None, needed: dict[str, int]) -> None:
@@ -134,20 +133,17 @@ class FrozenTeacher:
         needed = {name: count for name, count in needed.items() if name in self._recorders}
         if not needed:
             return
-        home = batch_inputs.device
-        batch_inputs, data_samples = self.batch(batch_inputs, data_samples)
-        forward = functools.partial(self._forward, batch_inputs, data_samples, needed, home)
+        own, samples = self.batch(batch_inputs, data_samples)
+        forward = functools.partial(self._forward, own, samples, needed, batch_inputs)
         if not self.economy.knows(needed):
             recorders = {name: self._recorders[name] for name in needed}
             converts = self.scale != 1 or self._renormalise is not None or self.economy.options.device is not None
             follows = converts or any(hasattr(recorder, 'follow') for recorder in recorders.values())
-            self.economy.verify(forward, recorders, len(needed) == len(self._recorders), home, follows)
+            self.economy.verify(forward, recorders, len(needed) == len(self._recorders), batch_inputs.device, follows)
         forward()
 
-    def _forward(
-        self, batch: Tensor, data_samples: list | None, needed: dict[str, int], home: torch.device
-    ) -> None:
-        """One pass up to the last record."""
+    def _forward(self, batch: Tensor, data_samples: list | None, needed: dict[str, int], students: Tensor) -> None:
+        """One pass up to the last record, which the student's batch tells how to hand over."""
         with contextlib.ExitStack() as stack:
             batch = stack.enter_context(self.economy.running(batch))
             for name in needed:
@@ -160,7 +156,7 @@ class FrozenTeacher:
             finally:
                 # Whoever asks the teacher for a prediction later gets a whole one.
                 self._needed = {}
-        self.economy.hand_over([self._recorders[name] for name in needed], home)
+        self.economy.hand_over([self._recorders[name] for name in needed], students)
 
 
 class AbsentTeacher:

@@ -117,7 +117,7 @@ def _require_device(name: str, where: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DistillError(f'"{where}" is {name!r}; it must be a device such as \'cuda:1\' or \'cpu\'.') from None
+        raise DistillError(f"\"{where}\" is {name!r}; it must be a device such as 'cuda:1' or 'cpu'.") from None
     if device.type == 'meta':
         raise DistillError(f'"{where}" is {name!r}, a device that holds no numbers; name a GPU such as \'cuda:1\'.')
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():

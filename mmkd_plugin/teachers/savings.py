@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Callable, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers.flow import Flow
 from mmkd_plugin.utilities.nested import map_tensors
-from mmkd_plugin.utilities.precision import HALF
-
-_SMALL = 4
-"""A part of fewer modules is not worth compiling."""
 
 
 class Saving:
@@ -101,148 +96,39 @@ class FuseBN(Saving):
 
 
 class ChannelsLast(Saving):
-    """Lay maps and kernels out pixel by pixel."""
+    """Lay maps and kernels out pixel by pixel.
+
+    Operators of mmcv get maps as they are by default: some of them, such as RoIAlign, read any other wrongly.
+
+    Args:
+        model: The teacher.
+    """
 
     name = 'channels_last'
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._handles: list[Any] = []
+
     def apply(self, flow: Flow) -> str:
         """Convert the weights."""
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._handles = [
+            module.register_forward_pre_hook(_plainly_laid_out, with_kwargs=True) for module in foreign(self.model)
+        ]
         return ''
 
     def undo(self) -> None:
         """Convert them back."""
+        for handle in self._handles:
+            handle.remove()
         for item in (*self.model.parameters(), *self.model.buffers()):
-            item.data = item.data.contiguous()
+            # Kernels of one cell would keep their strides, by which torch chooses how it computes.
+            item.data = item.data.contiguous().view(-1).view(item.shape)
 
     def inputs(self, batch: Tensor) -> Tensor:
         """Convert the batch."""
         return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
-
-
-class HalfPrecision(Saving):
-    """Compute in half precision; outside of :meth:`running` the model is what it was.
-
-    Batch norms stay in single precision, which torch mixes with maps in half precision; so do operators of mmcv, which
-    lack half precision here or there, and what takes boxes, whose coordinates need more digits.
-
-    Args:
-        model: The teacher.
-        dtype: Name of the precision.
-    """
-
-    name = 'dtype'
-
-    def __init__(self, model: nn.Module, dtype: str) -> None:
-        super().__init__(model)
-        self.dtype: torch.dtype = getattr(torch, dtype)
-        self._swaps: list[tuple[dict, str, Any, Any]] | None = None
-        self._handles: list[Any] = []
-        self._on = False
-
-    def apply(self, flow: Flow) -> str:
-        """Let what stays in single precision see it."""
-        whole = _whole(self.model)
-        outermost = {id(inner) for module in whole for inner in list(module.modules())[1:]}
-        for module in whole:
-            if id(module) not in outermost and not isinstance(module, _BatchNorm):
-                self._handles += [
-                    module.register_forward_pre_hook(self._widen, with_kwargs=True),
-                    module.register_forward_hook(self._narrow),
-                ]
-        return str(self.dtype).rpartition('.')[2]
-
-    def undo(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._swaps = [], None
-
-    def moved(self) -> None:
-        """Convert the weights anew."""
-        self._swaps = None
-
-    def inputs(self, batch: Tensor) -> Tensor:
-        """Convert the batch."""
-        return batch.to(self.dtype)
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Give the model the converted weights, with autocast off."""
-        if self._swaps is None:
-            self._swaps = self._converted()
-        self._on = True
-        for table, key, _, half in self._swaps:
-            table[key] = half
-        try:
-            with torch.autocast(_device(self.model).type, enabled=False):
-                yield
-        finally:
-            for table, key, plain, _ in self._swaps:
-                table[key] = plain
-            self._on = False
-
-    def tensors(self) -> list[Tensor]:
-        """The converted weights."""
-        return [half for _, _, _, half in self._swaps or []]
-
-    def _converted(self) -> list[tuple[dict, str, Any, Any]]:
-        kept = {id(inner) for module in _whole(self.model) for inner in module.modules()}
-        done: dict[int, Any] = {}
-        swaps = []
-        for module in self.model.modules():
-            for table in (module._parameters, module._buffers) if id(module) not in kept else ():
-                for key, item in table.items():
-                    if item is None or not item.is_floating_point():
-                        continue
-                    if id(item) not in done:
-                        half = item.detach().to(self.dtype)
-                        done[id(item)] = nn.Parameter(half, False) if isinstance(item, nn.Parameter) else half
-                    swaps.append((table, key, item, done[id(item)]))
-        return swaps
-
-    def _widen(self, module: nn.Module, inputs: Any, named: Any) -> Any:
-        return (map_tensors(single, inputs), map_tensors(single, named)) if self._on else None
-
-    def _narrow(self, module: nn.Module, inputs: Any, outputs: Any) -> Any:
-        return map_tensors(self._half, outputs) if self._on else None
-
-    def _half(self, item: Tensor) -> Tensor:
-        return item.to(self.dtype) if item.is_floating_point() else item
-
-
-class Compile(Saving):
-    """Compile the parts inside of which nothing is recorded, so that records and the early end stay what they are."""
-
-    name = 'compile'
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self._compiled: list[tuple[nn.Module, Callable]] = []
-
-    def apply(self, flow: Flow) -> str:
-        """Choose the parts; each is compiled when it runs first."""
-        for module in _parts(self.model, flow):
-            forward = type(module).forward.__get__(module)
-            self._compiled.append((module, torch.compile(forward)))
-        if not self._compiled:
-            raise DistillError('no part of the teacher is free of recorded modules')
-        return f'{len(self._compiled)} parts'
-
-    def undo(self) -> None:
-        """Drop what was compiled."""
-        self._compiled = []
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Put the compiled parts in the place of their own ``forward``."""
-        for module, forward in self._compiled:
-            module.__dict__['forward'] = forward
-        try:
-            yield
-        finally:
-            for module, _ in self._compiled:
-                module.__dict__.pop('forward', None)
 
 
 class OnDevice(Saving):
@@ -262,7 +148,7 @@ class OnDevice(Saving):
 
     def apply(self, flow: Flow) -> str:
         """Move it."""
-        self._home = _device(self.model)
+        self._home = device_of(self.model)
         self.model.to(self.device)
         return str(self.device)
 
@@ -272,7 +158,7 @@ class OnDevice(Saving):
 
     def moved(self) -> None:
         """Move it again, where the student went elsewhere."""
-        self._home = _device(self.model)
+        self._home = device_of(self.model)
         self.model.to(self.device)
 
     def inputs(self, batch: Tensor) -> Tensor:
@@ -298,7 +184,7 @@ class OwnStream(Saving):
 
     def apply(self, flow: Flow) -> str:
         """Make the stream."""
-        self._stream = torch.cuda.Stream(_device(self.model))
+        self._stream = torch.cuda.Stream(device_of(self.model))
         return ''
 
     def undo(self) -> None:
@@ -332,30 +218,25 @@ class OwnStream(Saving):
         return batch
 
 
-def _whole(model: nn.Module) -> list[nn.Module]:
-    """Modules that compute in single precision whatever the rest does."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        or _of_mmcv(module)
-        or isinstance(getattr(module, 'roi_layers', None), nn.ModuleList)
-    ]
+def foreign(model: nn.Module) -> list[nn.Module]:
+    """Operators of mmcv, and what cuts regions out with them; none that lies inside of another."""
+    found: list[nn.Module] = []
+    inside: set[int] = set()
+    for module in model.modules():
+        if id(module) in inside:
+            continue
+        if of_mmcv(module) or isinstance(getattr(module, 'roi_layers', None), nn.ModuleList):
+            found.append(module)
+            inside |= {id(inner) for inner in module.modules()}
+    return found
 
 
-def _parts(module: nn.Module, flow: Flow, root: bool = True) -> Iterator[nn.Module]:
-    """The largest parts that ran, and inside of which nobody reads anything; operators of mmcv are not compiled."""
-    inside = list(module.modules())[1:]
-    free = not any(id(inner) in flow.watched or _of_mmcv(inner) for inner in inside)
-    if not root and free and flow.ran(module):
-        if sum(flow.ran(inner) > 0 for inner in inside) >= _SMALL:
-            yield module
-        return
-    for child in module.children():
-        yield from _parts(child, flow, False)
+def _plainly_laid_out(module: nn.Module, inputs: Any, named: Any) -> Any:
+    return map_tensors(Tensor.contiguous, inputs), map_tensors(Tensor.contiguous, named)
 
 
-def _of_mmcv(module: nn.Module) -> bool:
+def of_mmcv(module: nn.Module) -> bool:
+    """Whether a module is an operator of mmcv."""
     return type(module).__module__.startswith('mmcv.ops.')
 
 
@@ -383,10 +264,6 @@ def _norms(model: nn.Module) -> int:
     return sum(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model lies."""
     return next((item.device for item in (*model.parameters(), *model.buffers())), torch.device('cpu'))
-
-
-def single(item: Tensor) -> Tensor:
-    """Half precision as single precision, all else as it is."""
-    return item.float() if item.dtype in HALF else item

@@ -22,7 +22,7 @@ from mmkd_plugin.compat.recomputing import non_reentrant_checkpoints
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
-from mmkd_plugin.teachers import FrozenTeacher, LoadedTeacher, build_teacher
+from mmkd_plugin.teachers import FrozenTeacher, LoadedTeacher, TeacherOptions, build_teacher
 from mmkd_plugin.teachers.cache import CachedSource, CachedTeacher
 from mmkd_plugin.utilities.rng import isolated_rng
 from mmkd_plugin.utilities.text import without_prefix
@@ -33,7 +33,15 @@ _STUDENT = 'architecture.'
 _INSIDE_FSDP = '_fsdp_wrapped_module'
 """Where torch's ``FullyShardedDataParallel`` holds what it shards."""
 
-_OF_TEACHERS = ('teacher', 'teacher_ckpt', 'teacher_prefix', 'trust_checkpoint', 'same_classes', 'teacher_scale')
+_OF_TEACHERS = (
+    'teacher',
+    'teacher_ckpt',
+    'teacher_options',
+    'teacher_prefix',
+    'trust_checkpoint',
+    'same_classes',
+    'teacher_scale',
+)
 """What is said of each teacher by its name."""
 
 StepObserver = Callable[['DistillAlgorithm', dict], None]
@@ -53,8 +61,9 @@ class DistillAlgorithm(BaseAlgorithm):
             or address of its weights, ``'random'`` for none on purpose, None where ``teacher`` carries its weights
             already), ``teacher_prefix`` (the part of that file that holds the teacher, where several fit),
             ``trust_checkpoint`` (whether that file may run code of its own while it is read),
-            ``teacher_scale`` (size of the images that it sees in those of the student) and ``same_classes`` (whether
-            its outputs are compared class by class, so that a teacher of other classes is refused).
+            ``teacher_scale`` (size of the images that it sees in those of the student), ``same_classes`` (whether its
+            outputs are compared class by class, so that a teacher of other classes is refused) and ``teacher_options``
+            (how its forward pass is made cheaper, :class:`mmkd_plugin.teachers.TeacherOptions`).
         distiller: Config of the distiller: recorders, connectors, losses and what reaches which.
         inherit: Whether the student's neck and heads start from the teacher's weights: True, False, ``'auto'`` for
             "where all of them agree in name and shape", or the name of one of several teachers.
@@ -107,7 +116,7 @@ class DistillAlgorithm(BaseAlgorithm):
             for name, options in (adversaries or {}).items()
         }
         self.distiller.keep = set(self.adversaries)
-        self.teachers = {name: self._freeze(**options) for name, options in teachers.items()}
+        self.teachers = {name: self._freeze(name, **options) for name, options in teachers.items()}
         self.distiller.prepare_from_student(self.architecture)
         # One whose records are kept is not built yet.
         models = {name: item.model if isinstance(item, FrozenTeacher) else None for name, item in self.teachers.items()}
@@ -122,21 +131,27 @@ class DistillAlgorithm(BaseAlgorithm):
 
     def _freeze(
         self,
+        name: str,
         teacher: dict | nn.Module | LoadedTeacher | CachedSource,
         teacher_ckpt: str | None = None,
         trust_checkpoint: bool = False,
         same_classes: bool = False,
         teacher_scale: float = 1.0,
         teacher_prefix: str | None = None,
+        teacher_options: dict | None = None,
     ) -> FrozenTeacher | CachedTeacher:
         """Build one teacher, or what stands in its place until a record is missing."""
+        where = 'teacher_options' if name == 'teacher' else f'teachers.{name}.teacher_options'
+        options = TeacherOptions.parse(teacher_options or {}, where)
+        options.require_machine(where)
         if isinstance(teacher, CachedSource):
-            freeze: Any = functools.partial(self._freeze, same_classes=same_classes, teacher_scale=teacher_scale)
+            given: Any = dict(same_classes=same_classes, teacher_scale=teacher_scale, teacher_options=teacher_options)
+            freeze: Any = functools.partial(self._freeze, name, **given)
             return CachedTeacher(teacher, freeze, teacher_scale, same_classes)
         if not isinstance(teacher, LoadedTeacher):
             teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint, teacher_prefix)
         keep_outputs(teacher.model)
-        return FrozenTeacher(teacher, self.data_preprocessor, teacher_scale, same_classes)
+        return FrozenTeacher(teacher, self.data_preprocessor, teacher_scale, same_classes, options, where)
 
     @property
     def teacher(self) -> FrozenTeacher | CachedTeacher:
@@ -202,6 +217,8 @@ class DistillAlgorithm(BaseAlgorithm):
             All losses by name; the student's keep their own names.
         """
         due = self._due()
+        for teacher in self.teachers.values():
+            teacher.mark()
         features = shared_features(self.student, bool(due or self.step_observers))
         labelled = labelled_alone(self.student, data_samples)
         before = losses_inside(self.architecture, self.student)

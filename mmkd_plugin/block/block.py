@@ -13,6 +13,7 @@ from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
+from mmkd_plugin.teachers import TeacherOptions
 from mmkd_plugin.utilities.compiling import require_compiler
 from mmkd_plugin.utilities.settings import Factor, Positive, PowerOf, check_all, from_dict, require_finite, settings_of
 
@@ -33,6 +34,7 @@ class TeacherKeys:
         trust_checkpoint: Whether its file may run code of its own while it is read.
         teacher_scale: Size of the images that it sees in those of the student, a power of 2, so that a cell of one
             model covers the same pixels as one of the other's.
+        teacher_options: How its forward pass is made cheaper: keys of their own.
     """
 
     teacher: Union[str, Dict[str, Any], None] = None
@@ -40,6 +42,11 @@ class TeacherKeys:
     teacher_prefix: Optional[str] = None
     trust_checkpoint: bool = False
     teacher_scale: Annotated[float, PowerOf(2)] = 1.0
+    teacher_options: Dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def options(self, where: str) -> TeacherOptions:
+        """The options, checked; ``where`` is the path of the teacher's keys."""
+        return TeacherOptions.parse(self.teacher_options, f'{where}.teacher_options')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +194,7 @@ def _parse_teachers(written: WrittenBlock) -> Dict[str, TeacherBlock]:
     named = {name: value for name, value in written.teachers.items() if name != '_scope_' and value is not None}
     keys = list(settings_of(TeacherKeys))
     if not named:
+        written.options('distill')
         return {ONLY: TeacherBlock(**{key: getattr(written, key) for key in keys})}
     given = [key for key in keys if getattr(written, key) != settings_of(TeacherKeys)[key].default]
     if given:
@@ -201,6 +209,7 @@ def _parse_teachers(written: WrittenBlock) -> Dict[str, TeacherBlock]:
         if not isinstance(values, dict):
             raise DistillError(f'"{where}" must be a dict such as dict(teacher=..., teacher_ckpt=...).')
         teachers[name] = from_dict(TeacherBlock, values, where, dict(weight='loss_weight'))
+        teachers[name].options(where)
     return teachers
 
 

@@ -69,6 +69,8 @@ def expand_block(
         )
         if settings.teacher_prefix is not None:
             options[name]['teacher_prefix'] = settings.teacher_prefix
+        if settings.teacher_options:
+            options[name]['teacher_options'] = dict(settings.teacher_options)
         if of_teacher.same_classes:
             options[name]['same_classes'] = True
         if scale != 1:

@@ -113,7 +113,7 @@ def inspect_step(algorithm: DistillAlgorithm, losses: Dict[str, Any]) -> StepRep
         What was found.
     """
     task = float(algorithm.parse_losses(losses)[0].detach())
-    report = StepReport(task, [teacher.report for teacher in algorithm.teachers.values()])
+    report = StepReport(task, [item for teacher in algorithm.teachers.values() for item in teacher.sentences()])
     _look_at_records(algorithm, report)
     _look_at_terms(algorithm, report)
     if not report.faults:

@@ -229,6 +229,7 @@ class _Repetition:
             several = len(algorithm.teachers) > 1
             for name, teacher in algorithm.teachers.items():
                 sides[f' of teacher "{name}"' if several else ' of the teacher'] = teacher.model
+                teacher.economy.without_compiling()
         handles = [
             module.register_forward_hook(self._hook(without_prefix(path, 'architecture.'), side))
             for side, root in sides.items()

@@ -13,6 +13,7 @@ from torch import nn
 from mmkd_plugin.compat.razor import ModuleOutputsRecorder
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import TASK_UTILS
+from mmkd_plugin.utilities.nested import map_tensors
 
 
 @TASK_UTILS.register_module()
@@ -86,6 +87,13 @@ class ModuleOutputRecorder(ModuleOutputsRecorder):
         """Keep the output together with its version counter."""
         if self.recording:
             self.data_buffer.append((outputs, _version(outputs)))
+
+    def convert(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Apply a function to the tensors of all records; what was overwritten before stays known as such."""
+        for index, (outputs, version) in enumerate(self.data_buffer):
+            if version == _version(outputs):
+                converted = map_tensors(function, outputs)
+                self.data_buffer[index] = (converted, _version(converted))
 
     def get_record_data(self, record_idx: int = 0, data_idx: int | None = None) -> Any:
         """Return one record.

@@ -167,8 +167,11 @@ class RoIPredictionsRecorder(_PredictionsRecorder):
                 'RoIPredictions evaluate the RoIs that the student sampled, which mmkd_plugin.Distiller alone hands '
                 'over; use it as the distiller.'
             )
-        labels, rois = (self._student.get_record_data(0, field) for field in ('labels', 'rois'))
+        features = (features,) if isinstance(features, Tensor) else features
+        fields = (self._student.get_record_data(0, field) for field in ('labels', 'rois'))
+        device = features[0].device
+        labels, rois = (item if item.device == device else item.to(device) for item in fields)
         if self.scale != 1:
             rois = torch.cat([rois[:, :1], rois[:, 1:] * self.scale], 1)
-        results = head._bbox_forward((features,) if isinstance(features, Tensor) else features, rois)
+        results = head._bbox_forward(features, rois)
         return [dict(logits=results['cls_score'], boxes=boxes_of_labels(results['bbox_pred'], labels))]

@@ -30,10 +30,13 @@ def run_bytes(runner: Runner) -> int:
     """
     algorithm = algorithm_of(runner)
     models = [runner.model.module if is_model_wrapper(runner.model) else runner.model]
-    if algorithm is not None:
-        models += [teacher.model for teacher in algorithm.teachers.values()]
+    # One whose records are all kept is not there.
+    teachers = [teacher for teacher in algorithm.teachers.values() if teacher.built] if algorithm is not None else []
+    models += [teacher.model for teacher in teachers]
     models += [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')]
     tensors: list[Tensor] = []
+    for teacher in teachers:
+        tensors += teacher.economy.tensors()
     for model in models:
         tensors += [*model.parameters(), *model.buffers()]
     tensors += [tensor.grad for tensor in tensors if tensor.requires_grad and tensor.grad is not None]

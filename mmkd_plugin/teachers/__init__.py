@@ -2,6 +2,7 @@
 
 from mmkd_plugin.teachers.frozen import FrozenTeacher
 from mmkd_plugin.teachers.layouts import PlainState, plain_state_dict
+from mmkd_plugin.teachers.options import TeacherOptions
 from mmkd_plugin.teachers.source import local_file, model_config
 from mmkd_plugin.teachers.weights import LoadedTeacher, build_teacher
 
@@ -9,6 +10,7 @@ __all__ = [
     'FrozenTeacher',
     'LoadedTeacher',
     'PlainState',
+    'TeacherOptions',
     'build_teacher',
     'local_file',
     'model_config',

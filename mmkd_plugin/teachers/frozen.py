@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any, Callable
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from mmkd_plugin.compat.razor import BaseRecorder
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.anatomy import auxiliary_heads, trunk_name
+from mmkd_plugin.teachers.economy import Economy
 from mmkd_plugin.teachers.images import Renormalise, teacher_batch
+from mmkd_plugin.teachers.options import TeacherOptions
 from mmkd_plugin.teachers.weights import LoadedTeacher
 from mmkd_plugin.utilities.clips import detector_of, key_frames
 
@@ -33,10 +36,21 @@ class FrozenTeacher:
             the batch is converted.
         scale: Size of the images that the teacher sees in those of the student.
         same_classes: Whether outputs are compared class by class, so that a teacher of other classes is refused.
+        options: How the forward pass is made cheaper; by default by what leaves the records as they are.
+        where: Path of the options in the config, for messages.
     """
 
+    built = True
+    """Says so beside those whose records are kept."""
+
     def __init__(
-        self, teacher: LoadedTeacher, student_preprocessor: nn.Module, scale: float = 1.0, same_classes: bool = False
+        self,
+        teacher: LoadedTeacher,
+        student_preprocessor: nn.Module,
+        scale: float = 1.0,
+        same_classes: bool = False,
+        options: TeacherOptions | None = None,
+        where: str = 'teacher_options',
     ) -> None:
         self.model = revert_sync_batchnorm(teacher.model)
         # Not in a chain: detectors that override train() return nothing from it.
@@ -47,6 +61,7 @@ class FrozenTeacher:
         self.scale = scale
         self.same_classes = same_classes
         self._renormalise = Renormalise.between(student_preprocessor, getattr(self.model, 'data_preprocessor', None))
+        self.economy = Economy(self.model, options or TeacherOptions(), where)
         self._recorders: dict[str, BaseRecorder] = {}
         self._needed: dict[str, int] = {}
 
@@ -57,6 +72,7 @@ class FrozenTeacher:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """Follow the algorithm to another device or type."""
         self.model._apply(function)
+        self.economy.moved()
         if self._renormalise is not None:
             self._renormalise._apply(function)
 
@@ -98,7 +114,15 @@ class FrozenTeacher:
             batch_inputs, data_samples = teacher_batch(batch_inputs, data_samples, self.scale)
         if self._renormalise is not None:
             batch_inputs = self._renormalise(batch_inputs, data_samples)
-        return batch_inputs, data_samples
+        return self.economy.placed(batch_inputs), data_samples
+
+    def mark(self) -> None:
+        """The batch of a step is there, and the student begins."""
+        self.economy.mark()
+
+    def sentences(self) -> list[str]:
+        """What was loaded, and what makes the forward pass cheaper."""
+        return [item for item in (self.report, self.economy.report()) if item]
 
     @torch.no_grad()
     def run(self, batch_inputs: Tensor, data_samples: list | None, needed: dict[str, int]) -> None:
@@ -109,20 +133,33 @@ class FrozenTeacher:
             data_samples: Its data samples.
             needed: How many records are read, by recorder; other teachers' recorders are passed over.
         """
-        self._needed = {name: count for name, count in needed.items() if name in self._recorders}
-        if not self._needed:
+        needed = {name: count for name, count in needed.items() if name in self._recorders}
+        if not needed:
             return
-        batch_inputs, data_samples = self.batch(batch_inputs, data_samples)
+        own, samples = self.batch(batch_inputs, data_samples)
+        forward = functools.partial(self._forward, own, samples, needed, batch_inputs)
+        if not self.economy.knows(needed):
+            recorders = {name: self._recorders[name] for name in needed}
+            converts = self.scale != 1 or self._renormalise is not None or self.economy.options.device is not None
+            follows = converts or any(hasattr(recorder, 'follow') for recorder in recorders.values())
+            self.economy.verify(forward, recorders, len(needed) == len(self._recorders), batch_inputs.device, follows)
+        forward()
+
+    def _forward(self, batch: Tensor, data_samples: list | None, needed: dict[str, int], students: Tensor) -> None:
+        """One pass up to the last record, which the student's batch tells how to hand over."""
         with contextlib.ExitStack() as stack:
-            for name in self._needed:
+            batch = stack.enter_context(self.economy.running(batch))
+            for name in needed:
                 stack.enter_context(self._recorders[name])
+            self._needed = needed
             try:
-                detector_of(self.model)(batch_inputs, data_samples, mode='tensor')
+                detector_of(self.model)(batch, data_samples, mode='tensor')
             except _EnoughRecorded:
                 pass
             finally:
                 # Whoever asks the teacher for a prediction later gets a whole one.
                 self._needed = {}
+        self.economy.hand_over([self._recorders[name] for name in needed], students)
 
 
 class AbsentTeacher:
@@ -130,6 +167,9 @@ class AbsentTeacher:
 
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """There is nothing to move."""
+
+    def mark(self) -> None:
+        """There is nobody to begin."""
 
     def run(self, batch_inputs: Tensor, data_samples: list | None, needed: dict[str, int]) -> None:
         """Refuse to train a copy."""

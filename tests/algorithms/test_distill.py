@@ -99,7 +99,8 @@ def test_teacher_stops_behind_the_last_record(model):
     model(**batch(model), mode='loss')
     for handle in handles:
         handle.remove()
-    assert calls == ['level']
+    # More than once in the first step, which compares the teacher's options.
+    assert set(calls) == {'level'}
 
 
 def test_losses_keep_the_students_names(model):

@@ -329,7 +329,12 @@ def test_file_of_mmdetection_1_names_the_converter(tmp_path: Path) -> None:
 def test_the_block_names_the_part(tmp_path: Path) -> None:
     models = {name: MODELS.build(retinanet(24)) for name in ('student', 'teacher')}
     torch.save(authors_fgd(**models), tmp_path / 'fgd.pth')
-    values = dict(teacher=retinanet(24), teacher_ckpt=str(tmp_path / 'fgd.pth'), teacher_prefix='student')
+    values = dict(
+        teacher=retinanet(24),
+        teacher_ckpt=str(tmp_path / 'fgd.pth'),
+        teacher_prefix='student',
+        teacher_options=dict(fuse_bn=False),
+    )
     config = run_config(tmp_path / 'run', iterations=1, distill=block(**values))
     runner = build(config)
     runner.train()

@@ -13,6 +13,7 @@ from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers.cache.budget import Budget
 from mmkd_plugin.teachers.cache.source import CachedSource
 from mmkd_plugin.teachers.cache.store import DTYPES, EntryKey, Store
+from mmkd_plugin.teachers.economy import Economy
 from mmkd_plugin.teachers.frozen import AbsentTeacher, FrozenTeacher
 from mmkd_plugin.teachers.weights import LoadedTeacher
 from mmkd_plugin.utilities.record_key import get_image_key
@@ -65,6 +66,11 @@ class CachedTeacher:
         return self.frozen.model
 
     @property
+    def economy(self) -> Economy:
+        """What makes its forward pass cheaper; asking for it builds the teacher."""
+        return self.frozen.economy
+
+    @property
     def meta(self) -> dict:
         """What is known of its checkpoint."""
         return self.source.meta
@@ -75,6 +81,15 @@ class CachedTeacher:
         there = '' if self.budget is None else f', {self.budget.told()}'
         teacher = f'; {self._built.report}' if self._built is not None else '; the teacher is not built'
         return f'teacher records: kept in "{self.store.folder}"{there}{teacher}'
+
+    def sentences(self) -> list[str]:
+        """What is known of its records, and what makes its forward pass cheaper where there is one."""
+        return [self.report, *(self._built.sentences()[1:] if self._built is not None else [])]
+
+    def mark(self) -> None:
+        """The batch of a step is there, and the student begins."""
+        if self._built is not None:
+            self._built.mark()
 
     @property
     def frozen(self) -> FrozenTeacher:

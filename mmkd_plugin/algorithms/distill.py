@@ -223,14 +223,19 @@ class DistillAlgorithm(BaseAlgorithm):
         labelled = labelled_alone(self.student, data_samples)
         before = losses_inside(self.architecture, self.student)
         recording = self.distiller.recording()
+        needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
+        following = [teacher for name, teacher in self.teachers.items() if self.distiller.follows_student(name)]
+        # While the student holds nothing yet for its backward pass, a teacher's own maps are no further memory.
+        for teacher in self.teachers.values():
+            if teacher not in following:
+                teacher.run(batch_inputs, data_samples, needed)
         with recording, features as self.shared_features, labelled, non_reentrant_checkpoints(), before as inside:
             losses = self.architecture(batch_inputs, data_samples, mode='loss')
         hard = self._hard_weights()
         losses = weigh_losses(losses, hard, strict=not self._weighed)
         inner = weigh_losses(inside[0], hard, strict=False) if inside else losses
         self._weighed = True
-        needed = self.distiller.teacher_records_needed(self.distiller.active_losses())
-        for teacher in self.teachers.values():
+        for teacher in following:
             teacher.run(batch_inputs, data_samples, needed)
         terms = self.distiller.compute_terms(functools.partial(self._measure, inner, due) if due else None)
         for name in terms.keys() & self.adversaries.keys():

@@ -130,6 +130,11 @@ class Distiller(ConfigurableDistiller):
         recorders = self.teacher_recorders.recorders
         return {name: recorders[name] for name, owner in self.teacher_of.items() if owner == teacher}
 
+    def follows_student(self, teacher: str) -> bool:
+        """Whether what is recorded of one teacher depends on what the student does in the same step."""
+        recorders = self.recorders_of(teacher).values()
+        return any(getattr(recorder, 'follows_student', hasattr(recorder, 'follow')) for recorder in recorders)
+
     def reads_of(self, teacher: str) -> dict[str, list[tuple[int, Any]]]:
         """Which records of one teacher's recorders the losses read: the number of each, and the element of it."""
         found: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.recorders_of(teacher)}

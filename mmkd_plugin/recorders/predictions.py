@@ -79,6 +79,9 @@ class AnchorPredictionsRecorder(_PredictionsRecorder):
             the one of the same number.
     """
 
+    follows_student = False
+    """The student's cells are taken when a record is read, not while the teacher runs."""
+
     def __init__(
         self,
         source: str = 'neck',

@@ -24,6 +24,7 @@ from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.registry import MODELS
 from mmkd_plugin.teachers import FrozenTeacher, LoadedTeacher, TeacherOptions, build_teacher
 from mmkd_plugin.teachers.cache import CachedSource, CachedTeacher
+from mmkd_plugin.utilities.mmcv_operators import accept_bfloat16
 from mmkd_plugin.utilities.rng import isolated_rng
 from mmkd_plugin.utilities.text import without_prefix
 
@@ -105,6 +106,7 @@ class DistillAlgorithm(BaseAlgorithm):
         student = architecture if isinstance(architecture, nn.Module) else build_safely(architecture)
         super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
         keep_outputs(student)
+        accept_bfloat16(student)
         self.inherit = inherit
         self.student_loss_weights = dict(student_loss_weights or {})
         self.soft_terms = dict(soft_terms or {})
@@ -151,6 +153,7 @@ class DistillAlgorithm(BaseAlgorithm):
         if not isinstance(teacher, LoadedTeacher):
             teacher = build_teacher(teacher, teacher_ckpt, trust_checkpoint, teacher_prefix)
         keep_outputs(teacher.model)
+        accept_bfloat16(teacher.model)
         return FrozenTeacher(teacher, self.data_preprocessor, teacher_scale, same_classes, options, where)
 
     @property

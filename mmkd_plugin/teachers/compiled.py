@@ -11,7 +11,8 @@ from torch import nn
 
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers.flow import Flow
-from mmkd_plugin.teachers.savings import Saving, of_mmcv
+from mmkd_plugin.teachers.savings import Saving
+from mmkd_plugin.utilities.mmcv_operators import of_mmcv
 
 _SMALL = 4
 """A part of fewer modules is not worth compiling."""

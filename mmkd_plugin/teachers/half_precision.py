@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd_plugin.teachers.flow import Flow
-from mmkd_plugin.teachers.savings import Saving, device_of, foreign
+from mmkd_plugin.teachers.savings import Saving, device_of
+from mmkd_plugin.utilities.mmcv_operators import operators
 from mmkd_plugin.utilities.nested import map_tensors
 from mmkd_plugin.utilities.precision import HALF
 
@@ -38,7 +39,7 @@ class HalfPrecision(Saving):
 
     def apply(self, flow: Flow) -> str:
         """Let what stays in single precision see it."""
-        for module in foreign(self.model):
+        for module in operators(self.model):
             self._handles += [
                 module.register_forward_pre_hook(self._widen, with_kwargs=True),
                 module.register_forward_hook(self._narrow),
@@ -80,7 +81,7 @@ class HalfPrecision(Saving):
         return [half for _, _, _, half in self._swaps or []]
 
     def _converted(self) -> list[tuple[dict, str, Any, Any]]:
-        whole = [*foreign(self.model), *(item for item in self.model.modules() if isinstance(item, _BatchNorm))]
+        whole = [*operators(self.model), *(item for item in self.model.modules() if isinstance(item, _BatchNorm))]
         kept = {id(inner) for module in whole for inner in module.modules()}
         done: dict[int, Any] = {}
         swaps = []

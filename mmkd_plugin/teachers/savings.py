@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd_plugin.teachers.flow import Flow
+from mmkd_plugin.utilities.mmcv_operators import operators
 from mmkd_plugin.utilities.nested import map_tensors
 
 
@@ -114,7 +115,7 @@ class ChannelsLast(Saving):
         """Convert the weights."""
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._handles = [
-            module.register_forward_pre_hook(_plainly_laid_out, with_kwargs=True) for module in foreign(self.model)
+            module.register_forward_pre_hook(_plainly_laid_out, with_kwargs=True) for module in operators(self.model)
         ]
         return ''
 
@@ -218,26 +219,8 @@ class OwnStream(Saving):
         return batch
 
 
-def foreign(model: nn.Module) -> list[nn.Module]:
-    """Operators of mmcv, and what cuts regions out with them; none that lies inside of another."""
-    found: list[nn.Module] = []
-    inside: set[int] = set()
-    for module in model.modules():
-        if id(module) in inside:
-            continue
-        if of_mmcv(module) or isinstance(getattr(module, 'roi_layers', None), nn.ModuleList):
-            found.append(module)
-            inside |= {id(inner) for inner in module.modules()}
-    return found
-
-
 def _plainly_laid_out(module: nn.Module, inputs: Any, named: Any) -> Any:
     return map_tensors(Tensor.contiguous, inputs), map_tensors(Tensor.contiguous, named)
-
-
-def of_mmcv(module: nn.Module) -> bool:
-    """Whether a module is an operator of mmcv."""
-    return type(module).__module__.startswith('mmcv.ops.')
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[dict, str]]]:

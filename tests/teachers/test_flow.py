@@ -18,8 +18,9 @@ class Net(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(3, 3, 3, bias=False), nn.BatchNorm2d(3)
         self.conv2, self.bn2 = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
         for norm in (self.bn1, self.bn2):
-            for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-                nn.init.uniform_(value, 0.5, 2)
+            for value in norm.state_dict().values():
+                if value.is_floating_point():
+                    nn.init.uniform_(value, 0.5, 2)
         self.eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

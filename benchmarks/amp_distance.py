@@ -193,7 +193,9 @@ def main() -> None:
                 curve_of(CASES[name], True, Path(folder, name, 'amp'), args.steps),
             )
         found = list(cells(curves))
-        title = f'{args.steps} steps in {"float16" if torch.cuda.is_available() else "bfloat16"}, means of the last {LAST}'
+        title = (
+            f'{args.steps} steps in {"float16" if torch.cuda.is_available() else "bfloat16"}, means of the last {LAST}'
+        )
         wide_console().print(console_table(title, found, HEADS))
         if args.out:
             args.out.write_text(markdown_table(found, HEADS))

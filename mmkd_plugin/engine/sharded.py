@@ -67,6 +67,7 @@ class ShardedProcesses(Processes, FSDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> Any:
         if self._optimizer_config is None:
+            self.model_wrapper = None
             return self._replicate(model)
         model = self.convert_model(model.to(get_device()))
         student = model.student if isinstance(model, DistillAlgorithm) else model

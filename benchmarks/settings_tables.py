@@ -12,6 +12,7 @@ from mmkd_plugin.block.block import TeacherBlock, WrittenBlock
 from mmkd_plugin.distillers.schedule import WeightSchedule
 from mmkd_plugin.methods import Method
 from mmkd_plugin.study.table import markdown_table
+from mmkd_plugin.teachers import TeacherOptions
 from mmkd_plugin.utilities.settings import Setting, settings_of, spelled
 
 _HEADS = ('key', 'default', 'range or choices', 'meaning')
@@ -24,6 +25,7 @@ def regions() -> dict[str, str]:
     found = {
         'block': settings_table(settings_of(WrittenBlock)),
         'teacher': settings_table(settings_of(TeacherBlock)),
+        'teacher_options': settings_table(settings_of(TeacherOptions)),
         'unlabelled': settings_table(settings_of(UnlabelledBlock)),
         'cache': settings_table(settings_of(CacheBlock)),
         'method': settings_table(common),

@@ -32,7 +32,7 @@ STEPS = 50
 LAST = 10
 """Over how many steps at the end terms are averaged."""
 RATE = 0.002
-"""The learning rate; at 0.01 the small models amplify any rounding, in float32 too, so that nothing would be measured."""
+"""The learning rate; at 0.01 the small models amplify any rounding, in float32 too, and nothing would be measured."""
 ALLOWED = 0.05
 """How far the sum of a method's terms may lie from that of float32 at the end, as a share of it."""
 HEADS = ('method', 'models', 'terms in float32', 'in mixed precision', 'distance', 'task loss, distance')
@@ -103,9 +103,9 @@ class HostAmpOptimWrapper(OptimWrapper):
         def forward(ctx: Any, boxes: Tensor, scores: Tensor, *others: Any) -> Any:
             return stock(ctx, boxes.float(), scores.float(), *others)
 
-        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
-            with mock.patch.object(NMSop, 'forward', staticmethod(forward)):
-                yield
+        patched = mock.patch.object(NMSop, 'forward', staticmethod(forward))
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16), patched:
+            yield
 
 
 def mixed() -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         'teacher without gradient to the last module that is read), of ours, and of MMRazor where it has an equal\n'
         'loss, in turns in one process: time, peak memory and host syncs. Images are made up, and nothing is\n'
         'downloaded. Configs come one after another; the same command goes on where it was stopped.',
-        'mmkd benchmark mmkd_plugin::fgd/retina_r101_to_r50.py mmkd_plugin::chen/retina_r101_to_r50.py --size 320x320',
+        'mmkd benchmark mmkd_plugin::coco_mini/fgd_retina_r34_to_r18.py --size 128x128 --rounds 3',
     )
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='with a distill block: a file, or a zoo name')
     parser.add_argument('--size', metavar='HxW', help='of the images; 320x320 for detectors, 256x256 for segmentors')

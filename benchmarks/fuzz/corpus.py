@@ -49,7 +49,7 @@ _REFUSED: dict[str, dict[str, Callable[[Case], None]]] = {
             case, pkd=dict(_PKD, schedule=dict(start=5000)), fgd=dict(schedule=dict(start=1))
         ),
         'a letter too little': lambda case: _values(case, distil=case.values.pop('distill')),
-        'a strategy': lambda case: _values(case, strategy=dict(type='FSDPStrategy')),
+        'a strategy': lambda case: _values(case, strategy=dict(type='ColossalAIStrategy')),
         'a weight that is no number': lambda case: _method(case, fgd=dict(loss_weight=NAN)),
         'an infinite weight': lambda case: _method(case, fgd=dict(foreground_weight=INF)),
         'a loss weight that is no number': lambda case: _alone(

@@ -194,7 +194,7 @@ def _of_runs(draw: random.Random, case: Case) -> Iterator[tuple[str, str, dict[s
     yield 'the plain runner', WRONG, dict(runner_type='Runner')
     yield 'the flexible runner', WRONG, dict(runner_type='FlexibleRunner')
     yield f'"{slip}"', WRONG, {'distill': _GONE, slip: case.distill}
-    yield 'a strategy', WRONG, dict(strategy=dict(type='FSDPStrategy'))
+    yield 'a strategy', WRONG, dict(strategy=dict(type='ColossalAIStrategy'))
     yield 'no teacher', WRONG, dict(distill={})
     yield 'text for a block', WRONG, dict(distill='fgd')
     yield 'mixed precision on a CPU', EITHER, dict(optim_wrapper=dict(type='AmpOptimWrapper'))

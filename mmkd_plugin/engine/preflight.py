@@ -52,11 +52,11 @@ def require_no_strategy(cfg: dict) -> None:
 
 
 _OF_STRATEGIES = dict(
-    model_wrapper_cfg='strategy=dict(model_wrapper=...)',
-    sync_bn='strategy=dict(sync_bn=...)',
-    find_unused_parameters='nothing, since every parameter gets a gradient',
+    model_wrapper_cfg='write strategy=dict(model_wrapper=...) instead',
+    sync_bn='write strategy=dict(sync_bn=...) instead',
+    find_unused_parameters='leave it out, since every parameter gets a gradient in every step',
 )
-"""What MMEngine's runner reads, and where its runner with strategies looks instead."""
+"""What MMEngine's runner reads, and what is to be done where its runner with strategies does not."""
 
 
 def require_no_wrapper(cfg: dict) -> None:
@@ -68,11 +68,9 @@ def require_no_wrapper(cfg: dict) -> None:
     Raises:
         DistillError: With the place where it is read.
     """
-    for key, place in _OF_STRATEGIES.items():
+    for key, fix in _OF_STRATEGIES.items():
         if cfg.get(key):
-            raise DistillError(
-                f'The config sets {key}, which FlexibleDistillRunner does not read; write {place} instead.'
-            )
+            raise DistillError(f'The config sets {key}, which FlexibleDistillRunner does not read; {fix}.')
 
 
 @contextlib.contextmanager

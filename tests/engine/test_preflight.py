@@ -37,13 +37,14 @@ def test_strategy_is_refused_where_it_would_be_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('setting', 'instead'),
     [
-        (dict(sync_bn='torch'), r'strategy=dict\(sync_bn='),
-        (dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')), r'strategy=dict\(model_wrapper='),
+        (dict(sync_bn='torch'), r'write strategy=dict\(sync_bn='),
+        (dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel')), r'write strategy=dict\(model_wrapper='),
+        (dict(find_unused_parameters=True), 'leave it out'),
     ],
 )
 def test_settings_that_strategies_have_themselves(tmp_path: Path, setting: dict, instead: str) -> None:
     cfg = run_config(tmp_path, iterations=1, distill=block(), strategy=dict(type='DDPStrategy'), **setting)
-    with pytest.raises(DistillError, match=f'FlexibleDistillRunner does not read; write {instead}'):
+    with pytest.raises(DistillError, match=f'FlexibleDistillRunner does not read; {instead}'):
         build(cfg).train()
 
 

@@ -122,7 +122,18 @@ def test_each_student_is_compared_with_the_teachers_of_its_own_images():
     assert not others and retina.work_dir == Path('runs/retina')
     assert Path(retina.student).name == 'retina_r18.py'
     names = {label: Path(config).name for label, config in retina.distilled.items()}
-    assert names == {
+    # Each again with weights that find themselves, and with the whole hard loss where a method takes a share of it.
+    assert set(names) == {f'{label}{auto}' for label in names for auto in ('', ', auto') if ', auto' not in label}
+    assert {label for label in names if ', whole' in label and 'auto' not in label} == {
+        'chen, whole',
+        'fgd + chen, whole',
+    }
+    assert retina.own_options['chen, whole, auto'] == {
+        'distill.methods.chen.hard_share': 1,
+        'distill.methods.chen.soft_weight': 0.5,
+        'distill.methods.chen.loss_weight': 'auto',
+    }
+    assert {label: name for label, name in names.items() if ',' not in label} == {
         'chen': 'chen_retina_r34_to_r18.py',
         'cwd': 'cwd_retina_r34_to_r18.py',
         'fgd': 'fgd_retina_r34_to_r18.py',

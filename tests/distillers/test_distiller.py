@@ -95,6 +95,8 @@ def test_a_whole_distillation_step_waits_for_nothing():
     data = model.data_preprocessor(
         dict(inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items]), True
     )
+    # The first step of all looks at the teacher's options.
+    model(data['inputs'], data['data_samples'], mode='loss')
     with model.distiller.student_recorders:
         model.architecture(data['inputs'], data['data_samples'], mode='loss')
     with HostSyncs() as syncs:

@@ -56,8 +56,9 @@ def test_training_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert losses_of(again, 'loss') == pytest.approx(losses_of(plain, 'loss'), rel=1e-6)
     for key, value in state_of(plain).items():
         torch.testing.assert_close(state_of(again)[key], value, rtol=1e-5, atol=1e-7)
-    # A record of the student's and one of the teacher's in each of two steps of two runs.
-    assert taken == [1] * 8
+    # A record of the student's and one of the teacher's in each of two steps of two runs, and those of the teacher when
+    # its options are looked at.
+    assert set(taken) == {1} and len(taken) >= 8
 
 
 @pytest.mark.parametrize('runner_type', ['DistillRunner', 'FlexibleDistillRunner'])

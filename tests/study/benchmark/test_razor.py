@@ -54,6 +54,8 @@ def expanded(family: Any, method: dict, folder: Path, **changes: Any) -> ConfigD
 
 def both(family: Any, model: ConfigDict) -> tuple[Any, Any, Look, dict]:
     """Ours, MMRazor's with the same weights, the look at our step, and the batch."""
+    for options in model.teachers.values():
+        options.teacher_options = dict(fuse_bn=False, channels_last=False)
     torch.manual_seed(0)
     ours = MODELS.build(copy.deepcopy(model))
     ours.train()

@@ -51,6 +51,11 @@ def ways(gpu: bool, compiles: bool) -> dict[str, dict[str, Any]]:
         'fuse_bn, dtype': dict(PLAIN, fuse_bn=True, dtype=half),
         'fuse_bn, channels_last, dtype': dict(fuse_bn=True, channels_last=True, dtype=half),
     }
+    if not gpu:
+        found['fuse_bn, prepack'] = dict(PLAIN, fuse_bn=True, prepack=True)
+        found['fuse_bn, channels_last, dtype, prepack'] = dict(
+            fuse_bn=True, channels_last=True, dtype=half, prepack=True
+        )
     if gpu:
         found['stream'] = dict(PLAIN, stream=True)
     if compiles:

@@ -35,14 +35,12 @@ def run_bytes(runner: Runner) -> int:
     models += [teacher.model for teacher in teachers]
     models += [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')]
     tensors: list[Tensor] = []
-    for teacher in teachers:
-        tensors += teacher.economy.tensors()
     for model in models:
         tensors += [*model.parameters(), *model.buffers()]
     tensors += [tensor.grad for tensor in tensors if tensor.requires_grad and tensor.grad is not None]
     for optimizer in optimizers_of(runner):
         tensors += tensors_of(list(optimizer.state.values()))
-    return tensor_bytes(tensors)
+    return tensor_bytes(tensors) + sum(teacher.economy.held() for teacher in teachers)
 
 
 def optimizers_of(runner: Runner) -> list[torch.optim.Optimizer]:

@@ -18,6 +18,7 @@ from mmkd_plugin.teachers.compiled import Compile
 from mmkd_plugin.teachers.flow import traced
 from mmkd_plugin.teachers.half_precision import HalfPrecision
 from mmkd_plugin.teachers.options import TeacherOptions
+from mmkd_plugin.teachers.prepack import Prepack
 from mmkd_plugin.teachers.savings import ChannelsLast, FuseBN, OnDevice, OwnStream, Saving
 from mmkd_plugin.utilities.nested import map_tensors, tensors_of
 from mmkd_plugin.utilities.precision import HALF
@@ -215,9 +216,9 @@ class Economy:
             else:
                 recorder.data_buffer[:] = map_tensors(plain, recorder.data_buffer)
 
-    def tensors(self) -> list[Tensor]:
-        """What is held beside the model's own parameters and buffers."""
-        return [item for saving in self._savings for item in saving.tensors()]
+    def held(self) -> int:
+        """Bytes that are held beside the model's own parameters and buffers."""
+        return sum(saving.held() for saving in self._savings)
 
     def _candidates(self, home: torch.device, follows: bool) -> Iterator[tuple[Saving, bool]]:
         """What is to be tried, in order, and whether the user asked for it."""
@@ -230,6 +231,8 @@ class Economy:
             yield ChannelsLast(self.model), options.channels_last is True
         if options.dtype is not None:
             yield HalfPrecision(self.model, options.dtype), True
+        if options.prepack:
+            yield Prepack(self.model), True
         if options.compile and self._compiles:
             yield Compile(self.model), True
         if options.stream:

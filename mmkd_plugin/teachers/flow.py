@@ -28,13 +28,30 @@ class Flow:
 
     Args:
         watched: Modules that somebody reads or that have hooks of others.
+
+    Attributes:
+        shapes: Shape of the first input of each convolution, by the identity of the module.
     """
 
     def __init__(self, watched: Collection[nn.Module]) -> None:
         self.watched = {id(module) for module in watched}
+        self.shapes: dict[int, tuple[int, ...]] = {}
         self._calls: Counter[int] = Counter()
         self._made: dict[int, tuple[Any, nn.Conv2d]] = {}
         self._pairs: list[Pair] = []
+
+    def convolutions(self, model: nn.Module) -> list[nn.Conv2d]:
+        """Plain convolutions that ran and that nobody reads."""
+        return [
+            module
+            for module in model.modules()
+            if isinstance(module, nn.Conv2d)
+            and type(module) in _PLAIN
+            and id(module) in self.shapes
+            and id(module) not in self.watched
+            and module.padding_mode == 'zeros'
+            and not isinstance(module.padding, str)
+        ]
 
     def ran(self, module: nn.Module) -> int:
         """How often a module was called."""
@@ -56,6 +73,8 @@ class Flow:
     def before(self, module: nn.Module, inputs: Any) -> None:
         """Count a call, and see whether a batch norm was given what a convolution made."""
         self._calls[id(module)] += 1
+        if isinstance(module, nn.Conv2d) and inputs and isinstance(inputs[0], Tensor):
+            self.shapes.setdefault(id(module), tuple(inputs[0].shape))
         if isinstance(module, _BatchNorm) and inputs and isinstance(inputs[0], Tensor):
             found = self._made.get(id(inputs[0]))
             # Of a tensor that is gone, another may have the number.

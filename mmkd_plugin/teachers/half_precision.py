@@ -76,9 +76,9 @@ class HalfPrecision(Saving):
                 table[key] = plain
             self._on = False
 
-    def tensors(self) -> list[Tensor]:
-        """The converted weights."""
-        return [half for _, _, _, half in self._swaps or []]
+    def held(self) -> int:
+        """Bytes of the converted weights."""
+        return sum({id(half): half.nbytes for _, _, _, half in self._swaps or []}.values())
 
     def _converted(self) -> list[tuple[dict, str, Any, Any]]:
         whole = [*operators(self.model), *(item for item in self.model.modules() if isinstance(item, _BatchNorm))]

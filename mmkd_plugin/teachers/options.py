@@ -28,6 +28,8 @@ class TeacherOptions:
             measured on the device, where the records stay the same.
         dtype: Half precision that the teacher computes in; its records are handed over in single precision. ``None``
             leaves it to the run: single precision, or that of ``AmpOptimWrapper``.
+        prepack: Whether a CPU lays the weights of convolutions out once, in the order in which it reads them, instead
+            of in each step; they are held twice then.
         compile: Whether ``torch.compile`` compiles the parts of the teacher that hold no recorded module inside.
         device: Another device that the teacher lies on, such as ``'cuda:1'``; batches go there, records come back.
         stream: Whether a GPU runs the teacher in a CUDA stream of its own, beside the student's.
@@ -38,6 +40,7 @@ class TeacherOptions:
     fuse_bn: Optional[bool] = None
     channels_last: Optional[bool] = None
     dtype: Optional[Literal['bfloat16', 'float16']] = None
+    prepack: bool = False
     compile: bool = False
     device: Optional[str] = None
     stream: bool = False
@@ -76,6 +79,11 @@ class TeacherOptions:
         """
         if self.device is not None:
             _require_device(self.device, f'{where}.device')
+        if self.compile and self.prepack:
+            raise DistillError(
+                f'"{where}.compile" and "{where}.prepack" cannot go together, since what is compiled does not see '
+                'prepacked weights; leave one of them out.'
+            )
         if self.stream and not torch.cuda.is_available():
             raise DistillError(f'"{where}.stream" needs a GPU, and none is visible; leave it out.')
         if self.compile and not hasattr(torch, 'compile'):
@@ -94,6 +102,10 @@ class TeacherOptions:
             DistillError: Naming the option.
         """
         device = home if self.device is None else torch.device(self.device)
+        if self.prepack and device.type != 'cpu':
+            raise DistillError(
+                f'"{where}.prepack" is for a teacher on a CPU, and this one runs on "{device}"; leave it out.'
+            )
         if self.stream and device.type != 'cuda':
             raise DistillError(
                 f'"{where}.stream" is for a teacher on a GPU, and this one runs on "{device}"; leave it out.'

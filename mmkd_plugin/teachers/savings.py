@@ -57,9 +57,9 @@ class Saving:
         """Around each forward pass."""
         yield
 
-    def tensors(self) -> list[Tensor]:
-        """What is held beside the model's own parameters and buffers."""
-        return []
+    def held(self) -> int:
+        """Bytes that are held beside the model's own parameters and buffers."""
+        return 0
 
 
 class FuseBN(Saving):

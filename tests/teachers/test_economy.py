@@ -104,7 +104,7 @@ def test_half_precision_is_for_the_records_alone(plain):
     assert all(torch.equal(after[key], value) and after[key].dtype == value.dtype for key, value in before.items())
     # Whoever wants a prediction gets it from the model as it was loaded.
     assert len(model.teacher.model(**tiny.batch(model), mode='predict')) == 3
-    assert sum(item.nbytes for item in model.teacher.economy.tensors()) > 0
+    assert model.teacher.economy.held() > 0
 
 
 def test_a_step_repeats_itself():
@@ -234,6 +234,31 @@ def test_compiled_parts_leave_records_and_the_early_end_alone(plain, monkeypatch
     watched.teacher.economy.without_compiling()
     step(watched)
     assert 'compile' not in names(watched)
+
+
+@pytest.mark.parametrize('half', [{}, dict(dtype='bfloat16')])
+def test_prepacked_weights(plain, half):
+    # 20 of the backbone and 3 of the neck, of which 3 more are recorded.
+    model = algorithm(dict(half, prepack=True))
+    _, records = step(model)
+    assert names(model)[-1] == 'prepack' and model.teacher.economy.verdicts[-1].note == '23 convolutions'
+    assert_close(records, plain[1], 0.05 if half else 1e-5)
+    assert model.teacher.economy.held() > 0
+    assert not any('forward' in vars(item) for item in model.teacher.model.modules())
+    # Images of another size, for which the layout was not made.
+    found = []
+    for other in (model, algorithm(dict(half, fuse_bn=True))):
+        data = tiny.batch(other)
+        data['inputs'] = nn.functional.interpolate(data['inputs'], scale_factor=1.5)
+        needed = other.distiller.teacher_records_needed()
+        other.teacher.run(data['inputs'], data['data_samples'], needed)
+        recorders = other.distiller.teacher_recorders.recorders
+        found.append({name: list(tensors_of(recorders[name].get_record_data())) for name in needed})
+    assert_close(found[0], found[1], 0.05 if half else 1e-5)
+    with torch.autocast('cpu', torch.bfloat16):
+        step(model)
+    model.double()
+    assert all(item.dtype == torch.float64 for items in step(model)[1].values() for item in items)
 
 
 def test_mixed_precision_of_the_student_does_not_blur_the_comparison():

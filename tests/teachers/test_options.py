@@ -52,6 +52,13 @@ def test_devices(device, message):
     TeacherOptions(device='cpu').require_machine()
 
 
+def test_prepacking():
+    with pytest.raises(DistillError, match='and "teacher_options.prepack" cannot go together, .* leave one of them'):
+        TeacherOptions(compile=True, prepack=True).require_machine()
+    with pytest.raises(DistillError, match='prepack" is for a teacher on a CPU, and this one runs on "cuda:0"; leave'):
+        TeacherOptions(prepack=True).require_home(torch.device('cuda:0'))
+
+
 def test_no_compiler(monkeypatch):
     monkeypatch.delattr(torch, 'compile')
     with pytest.raises(DistillError, match='"teacher_options.compile" needs torch 2.0 or newer'):

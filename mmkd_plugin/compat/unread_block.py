@@ -21,6 +21,9 @@ BLOCK_KEYS = (
     'unlabelled',
     'self_check',
     'share',
+    'teacher_options',
+    'teacher_cache',
+    'compile_losses',
 )
 """What a user may write under ``distill``; this floor knows nothing of the block itself."""
 READS = 'reads_distill_block'

@@ -118,6 +118,10 @@ class Economy:
         for saving in reversed(self._savings):
             saving.undo()
         self._savings, self.verdicts, self.refused = [], [], []
+        candidates = list(self._candidates(home, follows))
+        if not candidates:
+            self._verified |= set(recorders)
+            return
         direct = {getattr(recorder, 'source', None) for recorder in recorders.values()}
         read = [module for path, module in self.model.named_modules() if path in direct]
         with isolated_rng(), _exact(home):
@@ -126,7 +130,7 @@ class Economy:
             plain = _taken(recorders)
             if not all(bool(torch.isfinite(item).all()) for items in plain.values() for item in items):
                 return
-            for saving, asked in self._candidates(home, follows):
+            for saving, asked in candidates:
                 reason, note, fix = '', '', f'leave it out, or raise {self.where}.tolerance'
                 difference = Difference(math.inf, '')
                 self._savings.append(saving)

@@ -124,11 +124,12 @@ def _train(checked: Checked, work_dir: Path, size: int) -> None:
         watch = StepWatch(cfg.get('train_cfg') or {})
         runner = build_runner(run)
         runner.register_hook(watch)
-        runner.train()
         algorithm = algorithm_of(runner)
         assert algorithm is not None
         checked.student = _size(algorithm.student)
+        # The first step may fold batch norms into convolutions.
         checked.teachers = tuple(_size(teacher.model) for teacher in algorithm.teachers.values())
+        runner.train()
     checked.losses, checked.remarks = watch.rows(), tuple(watch.remarks)
     idle = [name for name in block.methods if not any(f'{row.name}_'.startswith(f'{name}_') for row in checked.losses)]
     if idle:

@@ -18,7 +18,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', help='folder to make (data/coco_mini, or data/coco_subset with --from-coco)')
     parser.add_argument('--seed', type=int, default=0, help='other seeds give other images (default 0)')
     parser.add_argument('--train', type=int, default=500, help='number of training images (default 500)')
-    parser.add_argument('--val', type=int, default=100, help='number of validation images (default 100)')
+    parser.add_argument('--val', type=int, default=400, help='number of validation images (default 400)')
     parser.add_argument('--size', type=int, help='height and width of generated images in pixels (default 128)')
     parser.add_argument('--from-coco', metavar='DIR', help='choose from this COCO tree instead of generating')
     real = parser.add_argument_group('with --from-coco')

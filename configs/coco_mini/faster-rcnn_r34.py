@@ -1,7 +1,5 @@
 _base_ = ['../_base_/models/faster-rcnn_r34_mini.py', '../_base_/datasets/coco_mini.py', '../_base_/schedules/mini.py']
 
-# What the weights beside this file were trained with.
-optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=35))
 max_iters = 2400
 train_cfg = dict(max_iters=max_iters, val_interval=800)
 param_scheduler = [

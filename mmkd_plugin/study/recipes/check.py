@@ -11,12 +11,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import nn
 
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.cli import build_runner, load_config
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
-from mmkd_plugin.engine.state_hook import algorithm_of
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.one_step import forgotten_run, one_step_config, teachers_of
 from mmkd_plugin.study.recipes.watch import LossRow, StepWatch
@@ -124,12 +122,8 @@ def _train(checked: Checked, work_dir: Path, size: int) -> None:
         watch = StepWatch(cfg.get('train_cfg') or {})
         runner = build_runner(run)
         runner.register_hook(watch)
-        algorithm = algorithm_of(runner)
-        assert algorithm is not None
-        checked.student = _size(algorithm.student)
-        # The first step may fold batch norms into convolutions.
-        checked.teachers = tuple(_size(teacher.model) for teacher in algorithm.teachers.values())
         runner.train()
+        checked.student, checked.teachers = watch.student, watch.teachers
     checked.losses, checked.remarks = watch.rows(), tuple(watch.remarks)
     idle = [name for name in block.methods if not any(f'{row.name}_'.startswith(f'{name}_') for row in checked.losses)]
     if idle:
@@ -156,10 +150,6 @@ def _block_of(cfg: Config) -> DistillBlock:
         raise DistillError('Every method of the distill block has weight 0; give one a weight.')
     block.require_teacher()
     return block
-
-
-def _size(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def short_name(name: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.distillers import Distiller
@@ -55,6 +55,11 @@ class StepWatch(DistillStateHook):
 
     Args:
         train_cfg: The loop of the recipe, whose length its schedules must fit.
+
+    Attributes:
+        student: Parameters of the student, from the start of the run on.
+        teachers: Parameters of each teacher as it was given; its options may fold some away later.
+        remarks: What is to be said of the run beside its terms.
     """
 
     def __init__(self, train_cfg: dict) -> None:
@@ -63,10 +68,14 @@ class StepWatch(DistillStateHook):
         self._pairs: dict[str, list[Pair]] = {}
         self._image = (0, 0)
         self.remarks: list[str] = []
+        self.student = 0
+        self.teachers: tuple[int, ...] = ()
 
     def before_train(self, runner: Runner) -> None:
         """Give every term its full weight, and look at each step."""
         algorithm = _algorithm(runner)
+        self.student = _size(algorithm.student)
+        self.teachers = tuple(_size(teacher.model) for teacher in algorithm.teachers.values())
         schedules = algorithm.distiller.schedules
         kind = str(self._loop.get('type', ''))
         counts_epochs = 'Iter' not in kind and self._loop.get('by_epoch', True)
@@ -184,3 +193,7 @@ def _cells(distiller: Distiller, record: dict, tensor: Tensor) -> int | None:
     manager = distiller.student_recorders if record['from_student'] else distiller.teacher_recorders
     recorder: Any = manager.get_recorder(record['recorder'])
     return recorder.cells(record.get('record_idx', 0))[0] if hasattr(recorder, 'cells') else None
+
+
+def _size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

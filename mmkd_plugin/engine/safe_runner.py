@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import is_main_process
 from mmengine.fileio import FileClient, get_file_backend
 from mmengine.hooks import Hook
 from mmengine.runner import FlexibleRunner, Runner
@@ -55,11 +55,6 @@ class _Safe(_Base):
         self.resume(path)
         self._has_loaded = True
 
-
-class SafeRunner(_Safe, Runner):
-    """Writes each checkpoint whole or not at all, and resumes from the newest that is whole."""
-
-    @master_only
     def save_checkpoint(
         self,
         out_dir: str,
@@ -69,13 +64,25 @@ class SafeRunner(_Safe, Runner):
         backend_args: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save a checkpoint so that it is whole or not there; other places than a disk take whole files alone."""
+        """Save a checkpoint so that it is whole or not there; all processes call it, and the first one writes.
+
+        Other places than a disk take whole files alone.
+        """
         kwargs.update(backend_args=backend_args)
         if not is_local(_backend(out_dir, file_client_args, backend_args)):
             super().save_checkpoint(out_dir, filename, file_client_args, *args, **kwargs)
-            return
-        with full_disk(out_dir, self._bytes_to_save), whole_file(osp.join(out_dir, filename)):
+        elif not is_main_process():
             super().save_checkpoint(out_dir, filename + UNFINISHED, file_client_args, *args, **kwargs)
+        else:
+            with full_disk(out_dir, self._bytes_to_save), whole_file(osp.join(out_dir, filename)):
+                super().save_checkpoint(out_dir, filename + UNFINISHED, file_client_args, *args, **kwargs)
+
+    def _bytes_to_save(self) -> int:
+        raise NotImplementedError
+
+
+class SafeRunner(_Safe, Runner):
+    """Writes each checkpoint whole or not at all, and resumes from the newest that is whole."""
 
     def _bytes_to_save(self) -> int:
         """About what a checkpoint takes: the weights and the state of the optimizer."""
@@ -87,24 +94,8 @@ class SafeFlexibleRunner(_Safe, FlexibleRunner):
 
     _to_save = 0
 
-    def save_checkpoint(
-        self,
-        out_dir: str,
-        filename: str,
-        file_client_args: dict | None = None,
-        *args: Any,
-        backend_args: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Save a checkpoint so that it is whole or not there; all processes call it, and the first one writes."""
-        kwargs.update(backend_args=backend_args)
-        if not is_local(_backend(out_dir, file_client_args, backend_args)):
-            super().save_checkpoint(out_dir, filename, file_client_args, *args, **kwargs)
-        elif not is_main_process():
-            super().save_checkpoint(out_dir, filename + UNFINISHED, file_client_args, *args, **kwargs)
-        else:
-            with full_disk(out_dir, lambda: self._to_save), whole_file(osp.join(out_dir, filename)):
-                super().save_checkpoint(out_dir, filename + UNFINISHED, file_client_args, *args, **kwargs)
+    def _bytes_to_save(self) -> int:
+        return self._to_save
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **options: Any) -> dict:
         """Load a checkpoint.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,16 +12,20 @@ from torch import nn
 from mmkd_plugin.algorithms import DistillAlgorithm
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.block.block import ONLY
+from mmkd_plugin.datasets.same_size import SameSizeBatchSampler
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers.cache import Budget, CachedSource, CachedTeacher, EntryKey, bytes_text
 from mmkd_plugin.teachers.cache.identity import canonical
 from mmkd_plugin.teachers.cache.pipeline import require_repeatable, with_record_keys
-from mmkd_plugin.teachers.cache.sizes import Image, Padding, images_of, require_plain_batches
+from mmkd_plugin.teachers.cache.sizes import Image, Padding, entries_of, images_of, require_plain_batches
 from mmkd_plugin.teachers.cache.source import DESCRIPTION
 from mmkd_plugin.teachers.cache.store import folder_bytes
 from mmkd_plugin.utilities.record_key import image_key
 
 Say = Callable[[str], object]
+
+_REPLACED = ('BatchSampler', 'AspectRatioBatchSampler')
+"""Batch samplers of which nothing is lost where all images of a batch have one size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +68,27 @@ class TeacherCache:
         self.preprocessor = preprocessor
 
     def marked(self, dataloader: dict) -> dict:
-        """The config of a dataloader whose samples say which image they show."""
-        return {**dataloader, 'dataset': with_record_keys(dataloader['dataset'], tuple(self.pipelines))}
+        """The config of a dataloader whose samples say which image they show, and whose batches have one size."""
+        marked = {**dataloader, 'dataset': with_record_keys(dataloader['dataset'], tuple(self.pipelines))}
+        own = marked.get('batch_sampler') or {}
+        kind = own.get('type', '')
+        name = (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
+        if (
+            name in ('', *_REPLACED)
+            and marked.get('batch_size', 1) > 1
+            and not Padding(self.pipelines, self.preprocessor).alike
+        ):
+            drop_last = marked.pop('drop_last', own.get('drop_last', False))
+            # A function, which the copies of the config that MMEngine makes leave alone.
+            marked['batch_sampler'] = dict(
+                type=SameSizeBatchSampler, drop_last=drop_last, sizes=lambda dataset: self.sizes(dataset)
+            )
+        return marked
+
+    def sizes(self, dataset: Any) -> list[tuple[int, int]]:
+        """Height and width of each image of a built data set in its batch, by its place."""
+        padding = Padding(self.pipelines, self.preprocessor)
+        return [padding.of(image) for image in entries_of(dataset, self.pipelines)]
 
     def sources(self, block: DistillBlock, preprocessor: Any) -> dict[str, CachedSource]:
         """Where the records of each teacher come from.
@@ -122,7 +145,11 @@ class TeacherCache:
             DistillError: If images of several sizes share batches, or the records have no room.
         """
         wanted = self.wanted(loader.dataset)
-        _require_own_size(wanted, loader)
+        sizes = {(key.height, key.width) for key in wanted.keys.values()}
+        if len(sizes) > 1 and isinstance(loader.batch_sampler, SameSizeBatchSampler):
+            say(f'Each batch holds images of one of {len(sizes)} sizes, as records of a teacher depend on the padding.')
+        else:
+            _require_own_size(sizes, loader)
         for teacher in cached(algorithm):
             plan_teacher(teacher, wanted, say)
         for folder, size in self.others(algorithm).items():
@@ -140,9 +167,8 @@ class TeacherCache:
         return {folder: folder_bytes(folder) for folder in stores if folder.resolve() not in mine}
 
 
-def _require_own_size(wanted: Wanted, loader: Any) -> None:
+def _require_own_size(sizes: Collection[tuple[int, int]], loader: Any) -> None:
     """Refuse batches in which an image is padded to the size of its neighbours."""
-    sizes = {(key.height, key.width) for key in wanted.keys.values()}
     batches = getattr(loader, 'batch_sampler', None)
     together = (getattr(batches, 'batch_size', None) or 0) + getattr(batches, 'unlabelled', 0)
     if len(sizes) <= 1 or together == 1:
@@ -151,8 +177,8 @@ def _require_own_size(wanted: Wanted, loader: Any) -> None:
     raise DistillError(
         'The teacher cache needs images that are padded alike in every batch, but the train pipeline gives '
         f'{len(sizes)} sizes, such as {examples}, and the teacher sees an image padded to the largest of its batch; '
-        "end the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, set "
-        'train_dataloader.batch_size=1, or set distill.teacher_cache=False.'
+        "end the pipeline with dict(type='Pad', size=...), resize with keep_ratio=False, take "
+        'train_dataloader.batch_sampler and distill.unlabelled out, or set distill.teacher_cache=False.'
     )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mmkd_plugin.block.block import DistillBlock, TeacherBlock
 from mmkd_plugin.errors import DistillError, nearest
+from mmkd_plugin.study.check import student_alone
 from mmkd_plugin.study.cost import Cost, costs
 from mmkd_plugin.study.pictures.canvas import Painter, load_model, side_by_side
 from mmkd_plugin.study.pictures.detection import DetectionPainter
@@ -228,10 +229,9 @@ def teacher_config(distilled: Config) -> Config:
 
 def _plain(cfg: Config) -> Config:
     """The student of a config as the stock tools build it."""
-    cfg = Config(dict(cfg.to_dict()))
-    cfg.pop('distill', None)
-    cfg.pop('runner_type', None)
-    return cfg
+    alone = student_alone(cfg)
+    alone.pop('runner_type', None)
+    return alone
 
 
 def _numbers(groups: Sequence[Sequence[Outcome]], cost: Mapping[str, Cost]) -> str:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.methods.fgd import FGDLoss
-from mmkd_plugin.utilities.rng import isolated_rng
-from mmkd_plugin.views.compared import evaluating
+from mmkd_plugin.views.compared import losses_of
 from mmkd_plugin.views.drawing import BOX, LIT, SIDE, add_legend, bare, draw_boxes, tinted
 
 BACKGROUND = np.array([0.2, 0.55, 1.0])
@@ -50,14 +49,10 @@ def area_levels(distiller: Distiller, index: int = 0) -> list[AreaLevel]:
         From fine to coarse; empty without FGD.
     """
     levels = []
-    with isolated_rng(), evaluating(distiller):
-        for name in distiller.active_losses():
-            loss = distiller.distill_losses[name]
-            if isinstance(loss, FGDLoss):
-                arguments = distiller.arguments(name)
-                facts = {fact: arguments[fact][index : index + 1] for fact in ('boxes', 'valid', 'image_shapes')}
-                foreground, background = loss.masks(**facts, size=tuple(arguments['student'].shape[2:]))
-                levels.append(AreaLevel(foreground[0].cpu(), background[0].cpu()))
+    for loss, arguments in losses_of(distiller, FGDLoss):
+        facts = {fact: arguments[fact][index : index + 1] for fact in ('boxes', 'valid', 'image_shapes')}
+        foreground, background = loss.masks(**facts, size=tuple(arguments['student'].shape[2:]))
+        levels.append(AreaLevel(foreground[0].cpu(), background[0].cpu()))
     return levels
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.methods.fgi import FGILoss
-from mmkd_plugin.utilities.rng import isolated_rng
-from mmkd_plugin.views.compared import evaluating
+from mmkd_plugin.views.compared import losses_of
 from mmkd_plugin.views.drawing import BOX, LIT, add_legend, draw_boxes, tinted
 
 
@@ -45,18 +44,13 @@ def cell_levels(distiller: Distiller, index: int = 0) -> list[Level]:
         From fine to coarse; empty without FGI.
     """
     levels = []
-    with isolated_rng(), evaluating(distiller):
-        for name in distiller.active_losses():
-            loss = distiller.distill_losses[name]
-            if not isinstance(loss, FGILoss):
-                continue
-            arguments = distiller.arguments(name)
-            sizes = [(feature.shape[2], feature.shape[3]) for feature in arguments['student']]
-            priors = arguments.get('priors')
-            masks = loss.masks(sizes, arguments['boxes'], arguments['valid'], priors)
-            for level, (stride, mask) in enumerate(zip(loss.strides or (), masks)):
-                corner = (0.0, 0.0) if priors is None else _corner(priors[level], stride)
-                levels.append(Level(stride, mask[index].cpu(), corner))
+    for loss, arguments in losses_of(distiller, FGILoss):
+        sizes = [(feature.shape[2], feature.shape[3]) for feature in arguments['student']]
+        priors = arguments.get('priors')
+        masks = loss.masks(sizes, arguments['boxes'], arguments['valid'], priors)
+        for level, (stride, mask) in enumerate(zip(loss.strides or (), masks)):
+            corner = (0.0, 0.0) if priors is None else _corner(priors[level], stride)
+            levels.append(Level(stride, mask[index].cpu(), corner))
     return levels
 
 

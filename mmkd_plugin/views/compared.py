@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from mmkd_plugin.methods.fgd import FGDLoss
 from mmkd_plugin.probe.watch import is_map
 from mmkd_plugin.utilities.rng import isolated_rng
 from mmkd_plugin.utilities.text import without_prefix
+
+_Loss = TypeVar('_Loss', bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,22 @@ def temperature_of(distiller: Distiller, losses: Sequence[str]) -> float:
     """The temperature of FGD's attention, that of the paper where the losses are others."""
     loss: Any = distiller.distill_losses[losses[0]]
     return loss.temperature if isinstance(loss, FGDLoss) else 0.5
+
+
+def losses_of(distiller: Distiller, kind: type[_Loss]) -> Iterator[tuple[_Loss, dict[str, Any]]]:
+    """The losses of one kind that a step has, each with what it is called with.
+
+    Neither the weights nor the statistics of connectors change, and the run's random numbers stay as they are.
+
+    Args:
+        distiller: Holds the records of a step.
+        kind: Their class.
+    """
+    with isolated_rng(), evaluating(distiller):
+        for name in distiller.active_losses():
+            loss = distiller.distill_losses[name]
+            if isinstance(loss, kind):
+                yield loss, distiller.arguments(name)
 
 
 @contextlib.contextmanager

@@ -17,11 +17,14 @@ from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
 
 ROOT = Path(__file__).parents[2]
 BASES = ROOT / 'configs' / '_base_' / 'engines'
-PAIRS = {
-    'fgd_retina_r34_to_r18': ['fsdp', 'checkpointing'],
-    'fgd_chen_faster-rcnn_r34_to_r18': ['ddp', 'checkpointing'],
-    'pixel_pair_holistic_pspnet_r34_to_r18': ['fsdp'],
-}
+PAIRS = [
+    ('fgd_retina_r34_to_r18', ['fsdp', 'checkpointing']),
+    ('fgd_retina_r34_to_r18', ['deepspeed']),
+    ('fgd_chen_faster-rcnn_r34_to_r18', ['ddp', 'checkpointing']),
+    ('fgd_chen_faster-rcnn_r34_to_r18', ['deepspeed']),
+    ('pixel_pair_holistic_pspnet_r34_to_r18', ['fsdp']),
+    ('pixel_pair_holistic_pspnet_r34_to_r18', ['deepspeed']),
+]
 
 
 def written(folder: Path, pair: str, engines: list[str], data: Path) -> Path:
@@ -70,10 +73,12 @@ def test_bases_stand_beside_those_of_methods(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('pair', PAIRS)
-def test_mini_pair(tmp_path: Path, pair: str) -> None:
+@pytest.mark.parametrize(('pair', 'engines'), PAIRS)
+def test_mini_pair(tmp_path: Path, pair: str, engines: list[str]) -> None:
+    if 'deepspeed' in engines:
+        pytest.importorskip('deepspeed')
     data = ensure_coco_mini(tmp_path / 'coco_mini', MiniSettings(train=8, val=3, size=64), report=lambda _: None)
-    path = written(tmp_path, pair, PAIRS[pair], Path(data))
+    path = written(tmp_path, pair, engines, Path(data))
     log = launched(tmp_path, 'dist_train.sh', 'config.py', '2', '--work-dir', 'run')
     assert 'Distributed launcher: pytorch' in log and 'distill.loss' in log
     checkpoint = load_checkpoint_file(str(tmp_path / 'run' / 'iter_2.pth'))

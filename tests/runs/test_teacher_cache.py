@@ -14,6 +14,8 @@ import torch
 from _helpers.tiny import CLASSES, build, exact_resume, faster_rcnn, losses_of, retinanet, state_of
 from _helpers.tiny_images import SIZE, entries, kept_config, pipeline, save_teacher, write_images
 from mmengine.config import Config
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler
 
 pytest.importorskip('safetensors')
 
@@ -197,24 +199,38 @@ def test_what_is_told_is_what_is_taken(data: Path, tmp_path: Path) -> None:
     assert told == pytest.approx(kept.size / 1000, rel=0.01)
 
 
-def test_images_of_several_sizes_in_a_batch_are_refused(data: Path, tmp_path: Path) -> None:
-    cfg = kept_config(data, tmp_path / 'run')
-    write_images(tmp_path / 'wide', size=(SIZE, 120))
-    wide = dict(cfg.train_dataloader.dataset, data_root=str(tmp_path / 'wide'))
+@DATA_SAMPLERS.register_module()
+class BatchesOfSomeone(BatchSampler):
+    """One that is not known."""
+
+
+def of_two_sizes(cfg: Config, folder: Path) -> Config:
+    """The same run on square images and upright ones."""
+    write_images(folder / 'upright', size=(120, SIZE))
+    upright = dict(cfg.train_dataloader.dataset, data_root=str(folder / 'upright'))
     same = dict(type='Resize', scale=(96, 64), keep_ratio=True)
-    both = [dict(item, pipeline=pipeline(resize=same)) for item in (cfg.train_dataloader.dataset, wide)]
+    both = [dict(item, pipeline=pipeline(resize=same)) for item in (cfg.train_dataloader.dataset, upright)]
     cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
-    with pytest.raises(DistillError, match='gives 2 sizes, such as 64 x 64 and 64 x 96'):
-        trained(cfg)
-    cfg.train_dataloader.batch_size = 1
-    cfg.model.backbone.norm_eval = True
+    return cfg
+
+
+def test_batches_of_images_of_several_sizes_have_one_size_each(data: Path, tmp_path: Path) -> None:
+    cfg = of_two_sizes(kept_config(data, tmp_path / 'run'), tmp_path)
     assert fill_cache(cfg)[0].computed == 24
     runner = trained(cfg)
     assert not teacher_of(runner).misses
     cfg.work_dir = str(tmp_path / 'plain')
+    cfg.train_dataloader.batch_sampler = dict(type='mmdet.AspectRatioBatchSampler')
     expected = logged(trained(online(cfg)))
     for name, values in logged(runner).items():
         assert values == pytest.approx(expected[name], rel=5e-3, abs=1e-5)
+
+
+def test_other_batches_of_images_of_several_sizes_are_refused(data: Path, tmp_path: Path) -> None:
+    cfg = of_two_sizes(kept_config(data, tmp_path / 'run'), tmp_path)
+    cfg.train_dataloader.batch_sampler = dict(type='BatchesOfSomeone', drop_last=False)
+    with pytest.raises(DistillError, match='gives 2 sizes, such as 64 x 64 and 96 x 64'):
+        trained(cfg)
 
 
 def test_a_method_on_the_students_proposals_is_refused(data: Path, tmp_path: Path) -> None:

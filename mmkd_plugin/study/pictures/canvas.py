@@ -16,8 +16,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import init_default_scope
 
-from mmkd_plugin.compat.checkpoint import build_safely, load_model_file, weights_of
+from mmkd_plugin.compat.checkpoint import load_model_file, weights_of
 from mmkd_plugin.errors import DistillError
+from mmkd_plugin.study.stock import build_stock_model
 from mmkd_plugin.teachers import local_file
 from mmkd_plugin.views.drawing import add_legend
 
@@ -56,8 +57,7 @@ def load_model(config: str | Config, checkpoint: str) -> BaseModel:
 
 def build_model(config: Config) -> BaseModel:
     """The stock model of a config, in evaluation mode, without trained weights."""
-    init_default_scope(config.get('default_scope', 'mmdet'))
-    model = build_safely(config.model)
+    model = build_stock_model(config)
     # Not in a chain: detectors that override train() return nothing from it.
     model.eval()
     return model

@@ -34,7 +34,15 @@ class Image(NamedTuple):
 
 
 def images_of(dataset: Any, parts: Iterable[str] = ('',)) -> list[Image]:
-    """The images of a data set, each once.
+    """The images of a data set, each once, as :func:`entries_of` gives them."""
+    found: dict[tuple[str, str], Image] = {}
+    for image in entries_of(dataset, parts):
+        found.setdefault((image.path, image.part), image)
+    return list(found.values())
+
+
+def entries_of(dataset: Any, parts: Iterable[str] = ('',)) -> Iterator[Image]:
+    """The images of a data set by their places, of which several may have one image.
 
     Args:
         dataset: As built.
@@ -44,14 +52,10 @@ def images_of(dataset: Any, parts: Iterable[str] = ('',)) -> list[Image]:
         DistillError: If the data set does not tell its images.
     """
     named = set(parts)
-    found: dict[tuple[str, str], Image] = {}
     for part, index, info in _entries(dataset):
-        part = part if part in named else ''
         height, width = info.get('height'), info.get('width')
         size = (int(height), int(width)) if height and width else None
-        image = Image(str(info['img_path']), part, index, size)
-        found.setdefault((image.path, part), image)
-    return list(found.values())
+        yield Image(str(info['img_path']), part if part in named else '', index, size)
 
 
 def _entries(dataset: Any) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
@@ -108,6 +112,12 @@ class Padding:
         self.pipelines = pipelines
         self.preprocessor = preprocessor
         self._fixed = {part: _fixed(pipeline) for part, pipeline in pipelines.items()}
+
+    @property
+    def alike(self) -> bool:
+        """Whether every image has the same size, whatever its file's."""
+        sizes = set(self._fixed.values())
+        return len(sizes) == 1 and None not in sizes
 
     def of(self, image: Image) -> tuple[int, int]:
         """Height and width of an image in its batch.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from mmkd_plugin.functional.reductions import blocks
 from mmkd_plugin.functional.soft_labels import soft_label_divergence
 from mmkd_plugin.utilities.averaging import average
 from mmkd_plugin.utilities.checks import require_same_logits
@@ -73,4 +77,27 @@ def aux_smooth_l1_loss(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(1.3125)
     """
     require_same_logits(student, teacher)
-    return smooth_l1_loss(student, teacher.detach())
+    return _SmoothL1.apply(student.flatten(2), teacher.detach().flatten(2))
+
+
+class _SmoothL1(torch.autograd.Function):
+    """The mean of :func:`aux_smooth_l1_loss` over ``(N, C, HW)``, without a map of the single distances."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        """See the class."""
+        ctx.save_for_backward(student, teacher)
+        parts = [smooth_l1_loss(student[part], teacher[part], reduction='sum') for part in blocks(student)]
+        return torch.stack(parts).sum() / student.numel()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The student's gradient, the differences cut off at 1; that of the gradient itself goes through them."""
+        student, teacher = ctx.saved_tensors
+        factor = gradient / student.numel()
+        if torch.is_grad_enabled():
+            return (student - teacher).clamp(-1, 1) * factor, None
+        of_student = torch.empty_like(student)
+        for part in blocks(student):
+            of_student[part] = (student[part] - teacher[part]).clamp_(-1, 1).mul_(factor)
+        return of_student, None

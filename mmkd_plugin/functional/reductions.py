@@ -131,6 +131,11 @@ def blocks(feature: Tensor) -> list[tuple[slice, slice]]:
     ]
 
 
+def blocks_of_cells(feature: Tensor) -> list[tuple[slice, slice]]:
+    """Images and cells of a map ``(N, C, HW)`` that are gone through together, with all channels; see :func:`blocks`."""
+    return blocks(feature.transpose(1, 2))
+
+
 def blocks_of_rows(matrix: Tensor) -> list[slice]:
     """Rows of a matrix ``(R, C)`` that are gone through together; see :func:`blocks`."""
     return [images for images, _ in blocks(matrix[:, None])]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import log_softmax
+from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax, softmax
+
+from mmkd_plugin.functional.reductions import blocks_of_cells
 from mmkd_plugin.utilities.checks import require_choice, require_same_logits
 from mmkd_plugin.utilities.precision import full_precision
 
@@ -40,8 +44,43 @@ def soft_label_divergence(
     """
     require_same_logits(student, teacher)
     require_choice('divergence', divergence, DIVERGENCES)
-    wanted = log_softmax(teacher.detach() / temperature, 1)
-    difference = -log_softmax(student / temperature, 1)
-    if divergence == 'kl':
-        difference = difference + wanted
-    return (wanted.exp() * difference).sum(1)
+    kind = torch.promote_types(torch.result_type(student, 1.0), torch.result_type(teacher, 1.0))
+    rows = student.to(kind).flatten(2), teacher.detach().to(kind).flatten(2)
+    return _Divergence.apply(*rows, divergence == 'kl', temperature).unflatten(1, student.shape[2:])
+
+
+class _Divergence(torch.autograd.Function):
+    """The sums of :func:`soft_label_divergence` over ``(N, C, HW)``.
+
+    Logits in the size of the label are among the largest maps of a step. Autograd would keep such a map for every step
+    of the formula; here the logits alone are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, kl: bool, temperature: float) -> Tensor:
+        """See the function."""
+        ctx.save_for_backward(student, teacher)
+        ctx.temperature = temperature
+        sums = student.new_empty(student.shape[0], student.shape[2])
+        for images, cells in blocks_of_cells(student):
+            ours = log_softmax(student[images, :, cells] / temperature, 1)
+            theirs = log_softmax(teacher[images, :, cells] / temperature, 1)
+            share = theirs.exp()
+            difference = theirs.sub_(ours) if kl else ours.neg_()
+            sums[images, cells] = share.mul_(difference).sum(1)
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """The student's gradient, the difference of the probabilities; that of the gradient itself goes through it."""
+        student, teacher = ctx.saved_tensors
+        factor = (gradient / ctx.temperature)[:, None]
+        if torch.is_grad_enabled():
+            theirs = softmax(teacher / ctx.temperature, 1)
+            return (softmax(student / ctx.temperature, 1) - theirs) * factor, None, None, None
+        of_student = torch.empty_like(student)
+        for images, cells in blocks_of_cells(student):
+            found = softmax(student[images, :, cells] / ctx.temperature, 1)
+            found.sub_(softmax(teacher[images, :, cells] / ctx.temperature, 1))
+            of_student[images, :, cells] = found.mul_(factor[images, :, cells])
+        return of_student, None, None, None

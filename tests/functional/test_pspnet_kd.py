@@ -85,6 +85,18 @@ class TestAuxSmoothL1:
         loss.backward()
         assert teacher.grad is None
 
+    @pytest.mark.parametrize('block', [1, 20, 2**18])
+    def test_gradients_are_those_of_torch(self, monkeypatch, block):
+        monkeypatch.setattr('mmkd_plugin.functional.reductions.BLOCK', block)
+        student, teacher = 2 * torch.randn(
+            2, 2, 3, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
+        student.requires_grad_()
+        expected = torch.nn.functional.smooth_l1_loss(student, teacher)
+        assert_near(aux_smooth_l1_loss(student, teacher), expected.detach(), 1e-12)
+        checks = torch.autograd.gradcheck, torch.autograd.gradgradcheck
+        assert all(check(aux_smooth_l1_loss, (student, teacher)) for check in checks)
+
     def test_half_precision(self):
         assert_full_precision(aux_smooth_l1_loss, *torch.randn(2, 1, 3, 4, 4) * 30)
 

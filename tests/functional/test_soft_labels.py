@@ -61,6 +61,22 @@ def test_both_divergences_have_one_gradient_at_the_student_alone():
         assert_near(gradient, expected, 1e-5)
 
 
+@pytest.mark.parametrize('divergence', ['kl', 'cross_entropy'])
+@pytest.mark.parametrize('block', [1, 20, 2**18])
+def test_gradients_are_those_of_the_formula(monkeypatch, block, divergence):
+    monkeypatch.setattr('mmkd_plugin.functional.reductions.BLOCK', block)
+    student, teacher = torch.randn(2, 2, 5, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    student.requires_grad_()
+
+    def loss(logits):
+        return soft_label_divergence(logits, teacher, divergence=divergence, temperature=1.7)
+
+    own, other = (student / 1.7).log_softmax(1), (teacher / 1.7).log_softmax(1)
+    expected = (other.exp() * ((other if divergence == 'kl' else 0) - own)).sum(1)
+    assert_near(loss(student), expected.detach(), 1e-12)
+    assert torch.autograd.gradcheck(loss, student) and torch.autograd.gradgradcheck(loss, student)
+
+
 def test_half_precision():
     assert_full_precision(soft_label_divergence, *torch.randn(2, 1, 3, 2, 2) * 30)
 

@@ -132,7 +132,7 @@ def blocks(feature: Tensor) -> list[tuple[slice, slice]]:
 
 
 def blocks_of_cells(feature: Tensor) -> list[tuple[slice, slice]]:
-    """Images and cells of a map ``(N, C, HW)`` that are gone through together, with all channels; see :func:`blocks`."""
+    """Images and cells of a map ``(N, C, HW)`` gone through together, with all channels; see :func:`blocks`."""
     return blocks(feature.transpose(1, 2))
 
 

@@ -32,11 +32,11 @@ def test_dataset_yields_images_with_their_maps(full_set):
             'pipeline': [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations'}, {'type': 'PackSegInputs'}],
         }
     )
-    assert len(dataset) == 100
+    assert len(dataset) == 400
     assert dataset.metainfo['classes'] == ('background', *COCO_MINI_CLASSES)
     assert len(dataset.metainfo['palette']) == len(COCO_MINI_CLASSES) + 1
     values: set[int] = set()
-    for index in range(100):
+    for index in range(400):
         packed = dataset[index]
         assert packed['inputs'].shape == (3, 128, 128)
         values |= set(np.unique(packed['data_samples'].gt_sem_seg.data.numpy()).tolist())

@@ -75,7 +75,7 @@ def test_ids_are_unique_over_both_splits(full_set):
         assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize(('split', 'count'), [('train', 500), ('val', 100)])
+@pytest.mark.parametrize(('split', 'count'), [('train', 500), ('val', 400)])
 def test_set_has_what_a_detection_set_has(full_set, split, count):
     content = annotation_file(full_set, split)
     objects = [entry for entry in content['annotations'] if not entry['iscrowd']]

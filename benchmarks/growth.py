@@ -94,6 +94,8 @@ def at(axis: str, value: int) -> tuple[Config, Case]:
     cfg = load_config(CONFIG)
     cfg.distill.teacher = model_config(cfg.distill.teacher)
     cfg.distill.teacher_ckpt = 'random'
+    # What a cheaper teacher saves would be taken off the own part.
+    cfg.distill.teacher_options = dict(fuse_bn=False, channels_last=False)
     sides, batch, boxes = 256, 2, 10
     if axis == 'image size':
         sides = math.isqrt(value)
@@ -119,10 +121,10 @@ def exponent(values: Mapping[int, float]) -> float | None:
         values: By what they grow with; 0 has no logarithm, and is left out.
 
     Returns:
-        The slope; None where fewer than two values are above 0.
+        The slope; None where fewer than three values are above 0.
     """
     pairs = [(math.log(x), math.log(y)) for x, y in values.items() if x > 0 and y > 0]
-    if len(pairs) < 2:
+    if len(pairs) < 3:
         return None
     middle = [statistics.mean(side) for side in zip(*pairs)]
     spread = sum((x - middle[0]) ** 2 for x, _ in pairs)

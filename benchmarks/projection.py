@@ -144,7 +144,7 @@ def table(sizes: Sizes, arguments: argparse.Namespace) -> tuple[list[str], list[
                 speed = arguments.within if count <= arguments.per_machine else arguments.between
                 least, most = times(arguments.step, size / (speed * 1e9) if count > 1 else 0.0)
                 rate = [count * arguments.images / item for item in (most, least)]
-                row += [f'{least:.3f} to {most:.3f}', f'{rate[0]:.0f} to {rate[1]:.0f}']
+                row += [f'{least:.3f} to {most:.3f}', f'{rate[0]:.3g} to {rate[1]:.3g}']
                 row += [f'{arguments.step / most:.2f} to {arguments.step / least:.2f}']
             rows.append(row)
     return heads, rows

@@ -24,8 +24,8 @@ def test_a_power_is_found(power: float) -> None:
 
 
 def test_zero_has_no_logarithm() -> None:
-    assert exponent({0: 5.0, 1: 1.0, 10: 10.0}) == pytest.approx(1.0)
-    assert exponent({0: 5.0, 1: 1.0}) is None and exponent({1: -1.0, 2: 0.0, 3: 1.0}) is None
+    assert exponent({0: 5.0, 1: 1.0, 10: 10.0, 100: 100.0}) == pytest.approx(1.0)
+    assert exponent({0: 5.0, 1: 1.0, 2: 2.0}) is None and exponent({1: -1.0, 2: 0.0, 3: 1.0}) is None
 
 
 def test_what_is_worse_than_linear_is_said() -> None:

@@ -78,15 +78,12 @@ class _Safe(_Base):
                 super().save_checkpoint(out_dir, filename + UNFINISHED, file_client_args, *args, **kwargs)
 
     def _bytes_to_save(self) -> int:
-        raise NotImplementedError
+        """About what a checkpoint takes: the weights and the state of the optimizer."""
+        return bytes_of(self.model.state_dict()) + bytes_of(self.optim_wrapper.state_dict())
 
 
 class SafeRunner(_Safe, Runner):
     """Writes each checkpoint whole or not at all, and resumes from the newest that is whole."""
-
-    def _bytes_to_save(self) -> int:
-        """About what a checkpoint takes: the weights and the state of the optimizer."""
-        return bytes_of(self.model.state_dict()) + bytes_of(self.optim_wrapper.state_dict())
 
 
 class SafeFlexibleRunner(_Safe, FlexibleRunner):
@@ -95,6 +92,7 @@ class SafeFlexibleRunner(_Safe, FlexibleRunner):
     _to_save = 0
 
     def _bytes_to_save(self) -> int:
+        """What the hooks were told that it takes; the processes may not be able to gather it once more."""
         return self._to_save
 
     def load_checkpoint(self, filename: str, map_location: Any = 'cpu', **options: Any) -> dict:

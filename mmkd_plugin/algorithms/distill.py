@@ -262,7 +262,7 @@ class DistillAlgorithm(BaseAlgorithm):
         balance = self.distiller.balance
         if balance is None or not self.training or not torch.is_grad_enabled():
             return []
-        return balance.due(self.distiller.active_losses())
+        return balance.due(self.distiller.active_losses(), self.distiller.progress)
 
     def _measure(self, losses: dict[str, Any], due: list[str], terms: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         """The gradients of some methods and of the task loss."""

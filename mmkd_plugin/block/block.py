@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 from typing_extensions import Annotated
 
 from mmkd_plugin.block.teacher_cache import CacheBlock, parse_cache
 from mmkd_plugin.block.unlabelled import UnlabelledBlock
+from mmkd_plugin.distillers.balance import SETTLE
 from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
 from mmkd_plugin.methods.lookup import find_method
 from mmkd_plugin.teachers import TeacherOptions
 from mmkd_plugin.utilities.compiling import require_compiler
-from mmkd_plugin.utilities.settings import Factor, Positive, PowerOf, check_all, from_dict, require_finite, settings_of
+from mmkd_plugin.utilities.settings import (
+    Factor,
+    Positive,
+    PowerOf,
+    Within,
+    check_all,
+    from_dict,
+    require_finite,
+    settings_of,
+)
 
 ONLY = 'teacher'
 """Name of the teacher where the user gives it none, because there is one."""
@@ -75,6 +85,8 @@ class WrittenBlock(TeacherKeys):
         self_check: Whether the first step prints its table and stops the run on a fault.
         share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
             that has no ``share`` of its own gets an equal part.
+        settle: Part of the run, of 100 steps at least and counted from a method's first step, after which a weight that
+            finds itself is held; 1 measures to the end.
         teacher_cache: Whether the teacher's records are kept on the disk and read instead of running it, for pipelines
             that give the same image each time up to a flip; a dict has keys of its own.
         compile_losses: Whether torch compiles the losses when they are first called, which takes a minute or so and
@@ -87,6 +99,7 @@ class WrittenBlock(TeacherKeys):
     unlabelled: Optional[Dict[str, Any]] = None
     self_check: bool = True
     share: Positive = 3.0
+    settle: Annotated[float, Within(0, 1)] = SETTLE
     teacher_cache: Union[bool, Dict[str, Any]] = False
     compile_losses: bool = False
 
@@ -103,6 +116,7 @@ class DistillBlock:
         self_check: Whether the first step prints its table and stops the run on a fault.
         teacher_cache: How the teachers' records are kept on the disk, None for not at all.
         compile_losses: Whether torch compiles the losses.
+        settle: After which part of the run weights that find themselves are held.
     """
 
     teachers: Dict[str, TeacherBlock]
@@ -112,6 +126,7 @@ class DistillBlock:
     self_check: bool = True
     teacher_cache: Optional[CacheBlock] = None
     compile_losses: bool = False
+    settle: float = SETTLE
 
     @classmethod
     def parse(cls, values: Dict[str, Any]) -> DistillBlock:
@@ -143,7 +158,7 @@ class DistillBlock:
                 method = _parse_method(name, value)
                 method.teacher = _teacher_of(name, method, teachers)
                 methods[name] = method
-        _give_shares(methods, written.share, 'share' in values)
+        _give_shares(methods, written.share, [key for key in ('share', 'settle') if key in values])
         methods = {name: method.scaled(teachers[str(method.teacher)].loss_weight) for name, method in methods.items()}
         # Beyond the settings proper: the configs of losses, optimizers and connectors. Those of models are not ours.
         require_finite(written.methods, 'distill.methods')
@@ -157,7 +172,16 @@ class DistillBlock:
         cache = parse_cache(written.teacher_cache, 'distill.teacher_cache')
         if written.compile_losses:
             require_compiler()
-        return cls(teachers, active, written.inherit, unlabelled, written.self_check, cache, written.compile_losses)
+        return cls(
+            teachers,
+            active,
+            written.inherit,
+            unlabelled,
+            written.self_check,
+            cache,
+            written.compile_losses,
+            written.settle,
+        )
 
     @staticmethod
     def default_share() -> float:
@@ -243,12 +267,12 @@ def _teacher_of(name: str, method: Method, teachers: Dict[str, TeacherBlock]) ->
     return method.teacher
 
 
-def _give_shares(methods: Dict[str, Method], share: float, written: bool) -> None:
+def _give_shares(methods: Dict[str, Method], share: float, written: List[str]) -> None:
     """Divide the share of the block among the methods whose weight finds itself and that have none of their own."""
     found = [method for method in methods.values() if method.auto]
     if written and not found:
         raise DistillError(
-            '"distill.share" is for weights that find themselves, but no method has one; set '
+            f'"distill.{written[0]}" is for weights that find themselves, but no method has one; set '
             f"distill.methods.{next(iter(methods), '<name>')}.loss_weight='auto' with it, or take it out."
         )
     without = [method for method in found if method.share is None]

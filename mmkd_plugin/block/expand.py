@@ -16,6 +16,7 @@ from mmkd_plugin.block.unlabelled import mix_unlabelled
 from mmkd_plugin.compat.checkpoint import build_safely
 from mmkd_plugin.compat.razor import BaseAlgorithm
 from mmkd_plugin.compat.unread_block import refuse_misspelt_block
+from mmkd_plugin.distillers.balance import SETTLE
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method, Parts
 from mmkd_plugin.probe.models import ModelPair, ModelTaps, probe
@@ -79,6 +80,8 @@ def expand_block(
     distiller = parts.distiller()
     if block.compile_losses:
         distiller['compile_losses'] = True
+    if parts.balance and block.settle != SETTLE:
+        distiller['settle'] = block.settle
     return dict(teachers=options, distiller=distiller, inherit=block.inherit, **parts.options())
 
 

@@ -20,6 +20,7 @@ BLOCK_KEYS = (
     'inherit',
     'unlabelled',
     'self_check',
+    'settle',
     'share',
     'teacher_options',
     'teacher_cache',

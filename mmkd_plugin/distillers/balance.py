@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmkd_plugin.distillers.schedule import Progress
+
 STEPS_PER_PASS = 50
 """A measurement goes backward once for the task loss and once for each method, from the losses to the features.
 
@@ -22,6 +24,10 @@ LARGEST_STEP = math.log(4)
 """How far it moves at most, the first measurement apart."""
 BOUND = math.log(1e3)
 """How far from the weight that it begins with it may come."""
+SETTLE = 0.25
+"""After which part of a run a factor is held."""
+SETTLED_STEPS = 100
+"""How many steps that part has at least: before, gradients mislead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +54,21 @@ class Balance(nn.Module):
     here makes the host wait for the device, and all of it is in the state.
 
     It is measured at the first step of a method, at once, then after gaps that double until they have reached their
-    full length.
+    full length, and no more once the method was trained for a part of the run: from then on its factor is held, so that
+    its pull may fade while the student comes near to the teacher.
 
     Args:
         methods: Arguments of :class:`Balanced` by the name of the method.
+        settle: That part of the run, 0 to 1, of at least ``SETTLED_STEPS``; 1 measures to the end.
     """
 
     log_factors: Tensor
     log_shares: Tensor
     counts: Tensor
 
-    def __init__(self, methods: Mapping[str, Mapping]) -> None:
+    def __init__(self, methods: Mapping[str, Mapping], settle: float = SETTLE) -> None:
         super().__init__()
+        self.settle = settle
         self.methods = {name: Balanced(**values) for name, values in methods.items()}
         shares = [math.log(method.share) for method in self.methods.values()]
         self.register_buffer('log_shares', torch.tensor(shares), persistent=False)
@@ -67,7 +76,7 @@ class Balance(nn.Module):
         self.register_buffer('counts', torch.zeros(len(shares), dtype=torch.long))
         self.paused = False
         """Whether the factors stay as they are."""
-        self._begun: set[str] = set()
+        self._begun: dict[str, int] = {}
         self._gap = self._left = 1
 
     @property
@@ -75,27 +84,38 @@ class Balance(nn.Module):
         """Steps between two measurements once the gaps have grown."""
         return STEPS_PER_PASS * (1 + len(self.methods))
 
-    def due(self, losses: Collection[str]) -> list[str]:
+    def due(self, losses: Collection[str], progress: Progress | None = None) -> list[str]:
         """Count a step of the training, and say what is to be measured in it.
 
         Args:
             losses: Those that have a weight in this step.
+            progress: Where the run is; where that is not known, nothing is held.
 
         Returns:
             Names of methods, mostly none.
         """
         active = [name for name, method in self.methods.items() if not set(losses).isdisjoint(method.losses)]
-        if self.paused or not active:
+        if self.paused:
+            return []
+        fresh = [name for name in active if name not in self._begun]
+        self._begun.update(dict.fromkeys(fresh, progress.iteration if progress else 0))
+        active = [name for name in active if name in fresh or not self._held(name, progress)]
+        if not active:
             return []
         self._left -= 1
-        if not self._begun.issuperset(active):
-            self._begun.update(active)
+        if fresh:
             self._gap = 1
         elif self._left > 0:
             return []
         self._left = self._gap
         self._gap = min(2 * self._gap, self.longest_gap)
         return active
+
+    def _held(self, name: str, progress: Progress | None) -> bool:
+        """Whether a method was trained for so long that its factor stays."""
+        if progress is None:
+            return False
+        return progress.iteration - self._begun[name] >= max(self.settle * progress.iterations, SETTLED_STEPS)
 
     @torch.no_grad()
     def update(self, squares: Mapping[str, Tensor]) -> None:
@@ -132,9 +152,9 @@ class Balance(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """When it is measured next, so that a resumed run measures at the same steps."""
-        return torch.tensor([self._gap, self._left, *(name in self._begun for name in self.methods)])
+        return torch.tensor([self._gap, self._left, *(self._begun.get(name, -1) for name in self.methods)])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore :meth:`get_extra_state`."""
         self._gap, self._left, *begun = state.tolist()
-        self._begun = {name for name, known in zip(self.methods, begun) if known}
+        self._begun = {name: step for name, step in zip(self.methods, begun) if step >= 0}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_plugin.compat.razor import BaseRecorder, ConfigurableDistiller
-from mmkd_plugin.distillers.balance import Balance
+from mmkd_plugin.distillers.balance import SETTLE, Balance
 from mmkd_plugin.distillers.entries import OWN_KEYS, as_list, entries, logged_name, resized
 from mmkd_plugin.distillers.schedule import Progress, WeightSchedule
 from mmkd_plugin.errors import DistillError, nearest
@@ -46,6 +46,7 @@ class Distiller(ConfigurableDistiller):
             ``'<loss>.<term>'`` for one term, which then follows its own alone.
         balance: The methods whose weights find themselves: arguments of
             :class:`~mmkd_plugin.distillers.balance.Balanced` by name.
+        settle: After which part of the run these weights are held.
         compile_losses: Whether torch compiles the losses when they are first called; one with a discriminator never.
         **kwargs: MMRazor's keys.
     """
@@ -54,6 +55,7 @@ class Distiller(ConfigurableDistiller):
         self,
         schedules: dict[str, dict] | None = None,
         balance: dict[str, dict] | None = None,
+        settle: float = SETTLE,
         compile_losses: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -73,7 +75,7 @@ class Distiller(ConfigurableDistiller):
         self._compiled: dict[str, Callable[..., Any]] = {}
         self.progress: Progress | None = None
         self.schedules = {key: WeightSchedule(**values) for key, values in (schedules or {}).items()}
-        self.balance = Balance(balance) if balance else None
+        self.balance = Balance(balance, settle) if balance else None
         self._terms_seen: set[str] = set()
         unknown = [key for key in self.schedules if key.partition('.')[0] not in self.distill_losses]
         if unknown:

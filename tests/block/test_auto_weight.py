@@ -47,6 +47,14 @@ def test_losses_keep_their_own_weight_and_the_balance_names_them():
     assert 'balance' not in expanded(dict(type='FGD'))
 
 
+def test_when_weights_are_held_is_passed_on():
+    def held(**values):
+        return expand_config(run_config('unused', distill=block(methods=dict(x=auto()), **values))).model.distiller
+
+    assert held(settle=1).settle == 1
+    assert 'settle' not in held()
+
+
 def test_feature_begins_with_the_weight_of_its_loss():
     assert expanded(auto('Feature', loss=dict(type='PKDLoss')))['balance'].x.weight == 1
     inside = expanded(auto('Feature', loss=dict(type='PKDLoss', loss_weight=6)))
@@ -77,6 +85,8 @@ def test_all_losses_of_a_method_share_a_factor():
         (auto(), dict(share=-1), '"distill.share" is -1; it must be a number above 0'),
         (auto(), dict(share='auto'), '"distill.share" is \'auto\'; it must be a number above 0'),
         (dict(type='FGD'), dict(share=1), '"distill.share" is for.*set distill.methods.x.loss_weight=\'auto\''),
+        (dict(type='FGD'), dict(settle=1), '"distill.settle" is for weights that find themselves'),
+        (auto(), dict(settle=1.5), '"distill.settle" is 1.5; it must be'),
         (auto(foreground_weight='auto'), {}, '"distill.methods.x.foreground_weight" is \'auto\'; it must be a number'),
     ],
 )

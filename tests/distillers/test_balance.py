@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from mmkd_plugin.distillers.balance import BOUND, LARGEST_STEP, SMOOTHING, Balance
+from mmkd_plugin.distillers.schedule import Progress
 from mmkd_plugin.utilities.host_syncs import HostSyncs
 
 
-def balance(*shares: float) -> Balance:
+def balance(*shares: float, **options: float) -> Balance:
     """Methods a, b, ... with one loss each."""
-    return Balance(
-        {name: dict(share=share, losses=[f'loss_{name}'], weight=2.0) for name, share in zip('abcdef', shares)}
-    )
+    methods = {name: dict(share=share, losses=[f'loss_{name}'], weight=2.0) for name, share in zip('abcdef', shares)}
+    return Balance(methods, **options)
 
 
 def squares(task: float, own: float) -> torch.Tensor:
@@ -50,6 +50,33 @@ def test_method_that_begins_later_is_measured_at_once():
     assert first[0] == ['a'] and first[9] == []
     assert found.due(['loss_a', 'loss_b']) == ['a', 'b']
     assert found.due([]) == []
+
+
+@pytest.mark.parametrize(
+    ('iterations', 'options', 'last'),
+    [
+        (800, {}, 127),  # Held from step 200 on; the next would be 227.
+        (2000, {}, 427),  # From 500 on.
+        (2000, dict(settle=0.1), 127),
+        (40, {}, 31),  # Not before 100 steps.
+        (430, dict(settle=1), 427),
+    ],
+)
+def test_it_is_held_after_a_part_of_the_run(iterations, options, last):
+    found = balance(1, **options)
+    steps = [step for step in range(iterations) if found.due(['loss_a'], Progress(step, 0, iterations, 1))]
+    assert steps[-1] == last
+
+
+def test_each_method_is_held_after_its_own_part():
+    found = balance(1, 1)
+    due = {}
+    for step in range(1200):
+        losses = ['loss_a', 'loss_b'] if step >= 600 else ['loss_a']
+        due[step] = found.due(losses, Progress(step, 0, 1200, 1))
+    assert not any(due[step] for step in range(300, 600))
+    assert due[600] == due[727] == ['b']
+    assert not any(due[step] for step in range(900, 1200))
 
 
 def test_first_measurement_is_taken_as_it_is():
@@ -99,7 +126,7 @@ def test_state_goes_on_exactly():
     straight, parts = balance(1, 0.3), balance(1, 0.3)
 
     def step(found: Balance, index: int) -> list[str]:
-        due = found.due(['loss_a', 'loss_b'])
+        due = found.due(['loss_a', 'loss_b'] if index > 3 else ['loss_a'], Progress(index, 0, 440, 1))
         found.update({name: squares(1 + index % 3, 2 + index % 5) for name in due} if due else {})
         return due
 

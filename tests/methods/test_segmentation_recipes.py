@@ -66,3 +66,9 @@ def test_small_pairs(method, expected):
 def test_cwd_compares_logits_with_the_published_weight():
     [loss] = losses('coco_mini/cwd_pspnet_r34_to_r18.py').values()
     assert loss == dict(type='mmrazor.ChannelWiseDivergence', tau=1, loss_weight=5)
+
+
+def test_pkd_compares_the_levels_of_a_backbone_without_a_neck():
+    found = losses('camvid/pkd_pspnet_r34_to_r18.py')
+    assert set(found) == {f'loss_pkd_level{level}' for level in range(4)}
+    assert all(loss == dict(type='mmrazor.PKDLoss', loss_weight=6) for loss in found.values())

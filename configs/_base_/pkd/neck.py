@@ -1,6 +1,7 @@
 """PKD on the four finest levels of the neck, with the settings that MMRazor publishes for Faster R-CNN.
 
 RetinaNet under a Swin Mask R-CNN has the same there; RetinaNet and RepPoints under X101 teachers have loss_weight 10.
+Of a segmentor without a neck the levels of the backbone are compared.
 """
 
 runner_type = 'mmkd_plugin.DistillRunner'

@@ -13,6 +13,7 @@ from mmkd_plugin.distillers.balance import SETTLE
 from mmkd_plugin.distillers.entries import LEVEL
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods import Method
+from mmkd_plugin.methods.base import divided
 from mmkd_plugin.methods.lookup import find_method
 from mmkd_plugin.teachers import TeacherOptions
 from mmkd_plugin.utilities.compiling import require_compiler
@@ -84,7 +85,7 @@ class WrittenBlock(TeacherKeys):
         unlabelled: Images without labels that join each batch of a segmentor: keys of their own.
         self_check: Whether the first step prints its table and stops the run on a fault.
         share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
-            that has no ``share`` of its own gets an equal part.
+            that has no ``share`` of its own gets an equal part, pairs and discriminators a tenth at most.
         settle: Part of the run, of 100 steps at least and counted from a method's first step, after which a weight that
             finds itself is held; 1 measures to the end.
         teacher_cache: Whether the teacher's records are kept on the disk and read instead of running it, for pipelines
@@ -269,15 +270,15 @@ def _teacher_of(name: str, method: Method, teachers: Dict[str, TeacherBlock]) ->
 
 def _give_shares(methods: Dict[str, Method], share: float, written: List[str]) -> None:
     """Divide the share of the block among the methods whose weight finds itself and that have none of their own."""
-    found = [method for method in methods.values() if method.auto]
+    found = {name: method for name, method in methods.items() if method.auto}
     if written and not found:
         raise DistillError(
             f'"distill.{written[0]}" is for weights that find themselves, but no method has one; set '
             f"distill.methods.{next(iter(methods), '<name>')}.loss_weight='auto' with it, or take it out."
         )
-    without = [method for method in found if method.share is None]
-    for method in without:
-        method.share = share / len(without)
+    without = {name: method for name, method in found.items() if method.share is None}
+    for name, part in divided(share, without).items():
+        methods[name].share = part
 
 
 def _check_inherit(inherit: Union[bool, str], teachers: Dict[str, TeacherBlock]) -> None:

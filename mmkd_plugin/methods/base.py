@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Dict, List, Optional, Tuple, Union
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple, Union
 
 from typing_extensions import Literal, dataclass_transform
 
@@ -54,6 +54,11 @@ class Method(ABC):
     """``'detection'`` or ``'segmentation'``, where the method is for one of them."""
     general: ClassVar[bool] = False
     """Whether every model of its task has what it needs."""
+    part: ClassVar[float] = 1.0
+    """The most of ``distill.share`` that it gets where it has no ``share`` of its own.
+
+    Less than 1 for what is only meant to go with another method and, pulling as strongly, would spoil the student.
+    """
 
     teacher: Optional[str] = None
     schedule: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -255,3 +260,20 @@ def _key(prefix: str, name: str) -> str:
     if not prefix:
         return name
     return f'{prefix}_weight' if name == WEIGHT else f'{prefix}_{name}'
+
+
+def divided(share: float, methods: Mapping[str, Method]) -> Dict[str, float]:
+    """The parts that methods have in one share: equal ones, but for those that want less.
+
+    Args:
+        share: To be divided.
+        methods: By name.
+
+    Returns:
+        The parts by name.
+    """
+    equal = 1 / max(1, len(methods))
+    parts = {name: method.part for name, method in methods.items() if method.part < equal}
+    others = len(methods) - len(parts)
+    rest = (1 - sum(parts.values())) / max(1, others)
+    return {name: share * parts.get(name, rest) for name in methods}

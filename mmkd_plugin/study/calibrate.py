@@ -20,8 +20,7 @@ from mmkd_plugin.algorithms.gradients import Pull, pulls_by_term
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.cli import build_runner, on_one_process
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.methods import Method
-from mmkd_plugin.methods.base import WEIGHT
+from mmkd_plugin.methods.base import WEIGHT, divided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +139,8 @@ def calibrate(config: Config, batches: int = 20, after: int = 50, share: float |
         config: With a ``distill`` block.
         batches: How many batches are measured.
         after: How many iterations are trained before.
-        share: The ratio that the gradient of all methods together shall have to that of the task loss, divided equally;
-            by default that of the block, where the methods' own shares count too.
+        share: The ratio that the gradient of all methods together shall have to that of the task loss, divided as in
+            the block; by default that of the block, where the methods' own shares count too.
 
     Returns:
         What was found.
@@ -191,6 +190,7 @@ def _short(config: Config) -> Config:
 def _methods(block: DistillBlock, hook: _MeasureHook, share: float | None) -> dict[str, MethodWeight]:
     """The weight of each method that gives it its share."""
     found = {}
+    parts = divided(DistillBlock.default_share() if share is None else share, block.methods)
     for name, method in block.methods.items():
         values = hook.of_methods.get(name)
         if values is None:
@@ -199,18 +199,13 @@ def _methods(block: DistillBlock, hook: _MeasureHook, share: float | None) -> di
         weights = hook.weights.get(name, [method.begins_with()])
         weight = statistics.geometric_mean(weights) / of_teacher
         measured = _mean(values)
-        own = _share(method, of_teacher, len(block.methods), share)
+        own = parts[name]
+        if share is None and method.auto and method.share is not None:
+            own = method.share / of_teacher
         wanted = weight * own / measured.gradient if measured.gradient > 0 else None
         inside = WEIGHT in (getattr(method, 'loss', None) or {})
         found[name] = MethodWeight(measured, weight, own, wanted, inside)
     return found
-
-
-def _share(method: Method, of_teacher: float, count: int, share: float | None) -> float:
-    """The share that a method shall have, before the weight of its teacher."""
-    if share is None and method.auto and method.share is not None:
-        return method.share / of_teacher
-    return (DistillBlock.default_share() if share is None else share) / count
 
 
 def _mean(values: Sequence[tuple[float, float, float]]) -> Measured:

@@ -20,7 +20,7 @@ from mmkd_plugin.study.pictures.detection import DetectionPainter
 from mmkd_plugin.study.pictures.segmentation import SegmentationPainter
 from mmkd_plugin.study.pictures.spread import spread_picture
 from mmkd_plugin.study.runs import Outcome, prepared, progress_bar, quiet, seconds_each, test_once, told_of
-from mmkd_plugin.study.table import columns, console_table, markdown_table, rows
+from mmkd_plugin.study.table import columns, console_tables, markdown_table, rows
 from mmkd_plugin.study.tasks import DETECTION, task_of
 from mmkd_plugin.study.trainings import Training, require_instruction_sets, train_all
 from mmkd_plugin.teachers import local_file, model_config
@@ -132,9 +132,8 @@ def compare(comparison: Comparison, console: Console) -> list[list[Outcome]]:
         trained = {group[0].name: load_model(used[group[0].name], group[0].checkpoint) for group in groups}
         cost = costs(trained, used[STUDENT])
     task = task_of(groups[0][0].metrics)
-    cells = rows(groups, baseline=STUDENT, costs=cost)
-    title = f'{task.measure} in points; ± is the deviation over seeds'
-    console.print(console_table(title, cells, columns(task)))
+    for table in console_tables(task, rows(groups, baseline=STUDENT, costs=cost)):
+        console.print(table)
     cells = rows(groups, baseline=STUDENT, relative=True, costs=cost)
     (folder / 'table.md').write_text(markdown_table(cells, columns(task, relative=True)))
     (folder / 'results.json').write_text(_numbers(groups, cost))

@@ -137,6 +137,27 @@ def console_table(title: str, cells: Sequence[Sequence[str]], heads: Sequence[st
     return table
 
 
+def console_tables(task: Task, cells: Sequence[Sequence[str]]) -> list[Table]:
+    """The rows of a study for the console, in two tables, since a terminal is too narrow for one.
+
+    Args:
+        task: What was measured.
+        cells: What :func:`rows` gives, with times in seconds.
+
+    Returns:
+        What each model reached, and what it costs.
+    """
+    heads = columns(task)
+    cut = heads.index('verdict') + 1
+    reached = console_table(
+        f'{task.measure} in points; ± is the deviation over seeds', [row[:cut] for row in cells], heads[:cut]
+    )
+    cost = console_table(
+        'what it costs to train, to keep and to use', [(row[0], *row[cut:]) for row in cells], (heads[0], *heads[cut:])
+    )
+    return [reached, cost]
+
+
 def markdown_table(cells: Sequence[Sequence[str]], heads: Sequence[str]) -> str:
     """For a README."""
     lines = ['| ' + ' | '.join(heads) + ' |', '| --- |' + ' ---: |' * (len(heads) - 1)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from mmkd_plugin.study.cost import Cost
 from mmkd_plugin.study.runs import Outcome
-from mmkd_plugin.study.table import columns, markdown_table, rows, verdict
+from mmkd_plugin.study.table import columns, console_tables, markdown_table, rows, verdict
 from mmkd_plugin.study.tasks import DETECTION, SEGMENTATION
 
 
@@ -72,6 +75,18 @@ def test_verdict_is_of_paired_seeds():
 
 def test_markdown():
     assert markdown_table([('a', '1')], ('name', 'value')) == '| name | value |\n| --- | ---: |\n| a | 1 |\n'
+
+
+def test_a_terminal_of_100_columns_holds_what_was_reached_and_what_it_costs():
+    out = io.StringIO()
+    console = Console(file=out, width=100)
+    costs = {'alone': Cost(758_000, 60_000_000, 0.0117), 'distilled': Cost(758_000, 60_000_000, 0.0107)}
+    cells = rows(GROUPS, baseline='alone', costs=costs)
+    for table in console_tables(DETECTION, cells):
+        console.print(table)
+    lines = out.getvalue().splitlines()
+    shown = [[cell.strip() for cell in line.strip('│').split('│')] for line in lines if line.startswith('│')]
+    assert shown == [list(row[:6]) for row in cells] + [[row[0], *row[6:]] for row in cells]
 
 
 def test_columns_follow_the_task():

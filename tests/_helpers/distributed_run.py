@@ -14,6 +14,7 @@ from mmengine.model import MMDistributedDataParallel  # noqa: E402
 from mmengine.registry import MODEL_WRAPPERS  # noqa: E402
 
 from _helpers import breaking, tiny, tiny_seg  # noqa: E402
+from _helpers.two_processes import leave  # noqa: E402
 from mmkd_plugin.errors import DistillError  # noqa: E402
 
 
@@ -70,7 +71,7 @@ if __name__ == '__main__':
         runner.train()
     except DistillError as error:
         torch.save(dict(sentence=str(error), steps=runner.iter), folder / f'rank{dist.get_rank()}.pth')
-        sys.exit()
+        leave()
     if sys.argv[2:3] == ['unlabelled']:
         from runs.test_unlabelled import seen
 
@@ -79,3 +80,4 @@ if __name__ == '__main__':
     state = dict(runner.model.module.named_parameters())
     state.update({key: value for key, value in runner.model.module.named_buffers() if 'balance' in key})
     torch.save({key: value.detach() for key, value in state.items()}, folder / f'rank{dist.get_rank()}.pth')
+    leave()

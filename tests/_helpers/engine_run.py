@@ -18,6 +18,7 @@ from mmengine.registry import FUNCTIONS  # noqa: E402
 from torch import nn  # noqa: E402
 
 from _helpers import tiny, tiny_seg  # noqa: E402
+from _helpers.two_processes import leave  # noqa: E402
 from mmkd_plugin.errors import DistillError  # noqa: E402
 
 ORDER = (0, 1, 2, 3, 4, 5, 7, 6)
@@ -83,3 +84,4 @@ if __name__ == '__main__':
     for name, changes in json.loads(Path(sys.argv[2]).read_text()).items():
         found = outcome(config(folder / name, 2, **changes))
         torch.save(found, folder / f'{name}_{dist.get_rank()}.pth')
+    leave()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from _helpers.two_processes import run_in_two
 from torch import Tensor
 
 from mmkd_plugin.methods import DistillLoss
@@ -57,11 +55,5 @@ def train_on_two_ranks(folder: Path, *arguments: str) -> list[dict[str, Tensor]]
     Returns:
         What each rank ends with.
     """
-    script = Path(__file__).with_name('distributed_run.py')
-    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-    result = subprocess.run(
-        [*launcher, str(script), str(folder), *arguments], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_in_two('distributed_run.py', folder, *arguments)
     return [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]

@@ -11,6 +11,7 @@ if __name__ == '__main__':
     folder = Path(sys.argv[1])
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from _helpers.small_runs import small_runner
+    from _helpers.two_processes import leave
     from mmkd_plugin.errors import DistillError
 
     dist.init_process_group('gloo')
@@ -18,3 +19,4 @@ if __name__ == '__main__':
         small_runner(folder / 'run').train()
     except DistillError as error:
         (folder / f'rank{dist.get_rank()}').write_text(str(error))
+    leave()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from _helpers.small_runs import began, files, small_runner
+from _helpers.two_processes import run_in_two
 
 from mmkd_plugin.engine import work_folder
 from mmkd_plugin.engine.work_folder import LOCK, forget_checkpoints, make_folder
@@ -185,12 +186,6 @@ def test_forgotten_checkpoints_make_room_for_a_new_run(tmp_path):
 def test_refusal_reaches_every_process(tmp_path):
     """Rank 0 alone looks at the folder, and no other waits for it."""
     small_runner(tmp_path / 'run', 1).train()
-    script = Path(__file__).parents[1] / '_helpers/refused_run.py'
-    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-    result = subprocess.run(
-        [*launcher, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_in_two('refused_run.py', tmp_path)
     said = [(tmp_path / f'rank{rank}').read_text() for rank in (0, 1)]
     assert said[0] == said[1] and 'an earlier run' in said[0]

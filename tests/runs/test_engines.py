@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from _helpers.engine_run import STEPS, config, outcome
 from _helpers.tiny import exact_resume, retinanet
+from _helpers.two_processes import run_in_two
 from mmengine.registry import MODELS
 
 from mmkd_plugin.compat.checkpoint import load_checkpoint_file
@@ -67,17 +67,7 @@ def together(tmp_path_factory: pytest.TempPathFactory, alone: dict[str, Any]) ->
         if changes.get('resume'):
             first_step(alone['folder'], folder / name)
     (folder / 'runs.json').write_text(json.dumps(RUNS))
-    script = Path(__file__).parents[1] / '_helpers' / 'engine_run.py'
-    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
-    done = subprocess.run(
-        [*launcher, str(script), str(folder), str(folder / 'runs.json')],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two('engine_run.py', folder, folder / 'runs.json', timeout=1500)
     ranks = {name: [torch.load(folder / f'{name}_{rank}.pth', weights_only=True) for rank in (0, 1)] for name in RUNS}
     return dict(ranks, folder=folder)
 

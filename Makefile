@@ -36,7 +36,7 @@ help:
 	@echo "make zoo            distil every family of both zoos for one step, STACK=forks those of the forks; takes long"
 	@echo "make recipes        train every full recipe for one step and write docs/recipes.md; takes minutes"
 	@echo "make benchmark      measure what distillation costs on this machine, NAME=cpu_2_cores MACHINE='two cores, idle'; takes long, goes on"
-	@echo "make pages          write the tables of README.md, docs/block.md and docs/benchmark.md from the code and the results"
+	@echo "make pages          write the tables of README.md and docs/ from the code and the results, and draw their spread"
 	@echo "make lint           check style and types"
 	@echo "make doctor         print what is installed and what will not work"
 	@echo "make setup          make .venv, as the others do by themselves"
@@ -51,7 +51,7 @@ seeds: setup
 	@$(RUN) tools/demo.py --seeds 0 1 2
 
 methods: setup
-	@$(RUN) -m benchmarks.compare_methods
+	@$(RUN) -m benchmarks.compare_methods $(OPTIONS)
 
 test: setup
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m 'not slow' -n $(JOBS) --dist loadfile

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/ from the code and the committed results, or check that they are those."""
+"""Write the tables of README.md and docs/ from the code and the committed results, with pictures, or check them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import cost, growth
+from benchmarks import cost, growth, spread, which_method
 from benchmarks.methods_table import methods_table
 from benchmarks.settings_tables import regions
-from benchmarks.which_method import answers, results_tables
 from mmkd_plugin.cli import CommandParser, plain_errors
 from mmkd_plugin.errors import DistillError
 
@@ -18,8 +17,8 @@ PAGES: dict[str, Callable[[], Mapping[str, str]]] = {
     'README.md': lambda: {'methods': methods_table()},
     'docs/block.md': regions,
     'docs/benchmark.md': lambda: {'cost': cost.tables(), 'growth': growth.section()},
-    'docs/results.md': results_tables,
-    'docs/which_method.md': lambda: {'answers': answers()},
+    'docs/results.md': lambda: {**which_method.results_tables(), 'spread': spread.spread_table()},
+    'docs/which_method.md': which_method.page,
 }
 """What is generated into each page, by the name of the region."""
 
@@ -89,7 +88,7 @@ def main() -> None:
             for page in found:
                 print(f'{page} is stale; write it with "make pages".')
             raise SystemExit(1 if found else 0)
-        for page in write():
+        for page in [*write(), *map(str, which_method.pictures(ROOT / 'docs' / 'images'))]:
             print(f'written: {page}')
 
 

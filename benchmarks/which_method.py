@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
+from benchmarks.catalogue import MEASURED, Recipe, comparisons
 from benchmarks.measured import Measured, Row, measured, names
 from benchmarks.settings_tables import plain_table
 from mmkd_plugin.study.compare import AUTO, STUDENT, TEACHER
+from mmkd_plugin.study.pictures.spread import spread_picture
 from mmkd_plugin.study.runs import Outcome
 from mmkd_plugin.study.table import columns, markdown_table, rows, spread, verdict
 
@@ -21,6 +24,12 @@ TITLES = {
     'camvid': 'PSPNet, CamVid',
 }
 """What each comparison is called, in the order of the page."""
+SENTENCES = {
+    'auto': "On COCO-mini loss_weight='auto' gained more than these weights: take it.",
+    'published': "On COCO-mini these weights gained more than loss_weight='auto': keep them.",
+    'either': "On COCO-mini these weights and loss_weight='auto' gained alike: take either.",
+}
+"""What the docstring of a recipe says of its weights."""
 
 
 def results_table(key: str) -> str:
@@ -53,8 +62,8 @@ def answers() -> str:
                 best.name if gains else f'none; {best.name} comes nearest',
                 f'{spread(best.gains, signed=True)} {found.task.main}',
                 said,
-                (', '.join(row.name for row in near) or '-') if gains else '-',
-                f'{cheapest.name}, {cheapest.time:.2f} x' if gains else '-',
+                ('; '.join(row.name for row in near) or '-') if gains else '-',
+                f'{cheapest.name}: {cheapest.time:.2f} x' if gains else '-',
             )
         )
     heads = ('pair', 'teacher', 'most gained', 'gain', 'verdict', 'as good within the spread', 'cheapest of these')
@@ -105,14 +114,59 @@ def advice(published: Row, auto: Row) -> str:
     Returns:
         ``'published'``, ``'auto'``, or ``'either'`` where the difference is within its deviation over the seeds.
     """
-    differences = [one - other for one, other in zip(auto.gains, published.gains)]
-    said = verdict(differences)
-    return {'gains': 'auto', 'loses': 'published'}.get(said, 'either')
+    return _which(_differences(published, auto))
+
+
+def recommendation(recipe: Recipe) -> str:
+    """What a recipe says of its weights, from the pairs of COCO-mini that inherit it with no method beside its own.
+
+    Args:
+        recipe: A base with a ``distill`` block.
+
+    Returns:
+        A sentence; nothing where no such pair was measured with both sorts of weights.
+    """
+    differences: list[float] = []
+    for family, pairs in comparisons().items():
+        for pair in pairs:
+            if recipe.path in pair.recipes and recipe.methods.keys() == pair.methods.keys():
+                found = measured(f'{MEASURED}_{family}')
+                own, auto = found.row(pair.label), found.row(pair.label + AUTO)
+                if own is not None and auto is not None:
+                    differences += _differences(own, auto)
+    return SENTENCES[_which(differences)] if differences else ''
 
 
 def results_tables() -> dict[str, str]:
-    """Every region of docs/results.md."""
+    """Every region of docs/results.md that has a comparison."""
     return {key: results_table(key) for key in _known()}
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Draw every seed of every family of COCO-mini.
+
+    Args:
+        folder: Gets a PNG for each.
+
+    Returns:
+        The paths written.
+    """
+    keys = [key for key in (f'{MEASURED}_{family}' for family in comparisons()) if key in names()]
+    return [spread_picture(measured(key).groups, STUDENT, folder / f'spread_{key}.png') for key in keys]
+
+
+def page() -> dict[str, str]:
+    """Every region of docs/which_method.md."""
+    return {'answers': answers(), 'weights': weights(), 'mean gains': mean_gains()}
+
+
+def _differences(published: Row, auto: Row) -> list[float]:
+    """What each seed gains by weights that find themselves, beside the published ones."""
+    return [one - other for one, other in zip(auto.gains, published.gains)]
+
+
+def _which(differences: Sequence[float]) -> str:
+    return {'gains': 'auto', 'loses': 'published'}.get(verdict(differences), 'either')
 
 
 def _known() -> list[str]:

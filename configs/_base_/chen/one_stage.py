@@ -1,4 +1,7 @@
-"""Chen et al. 2017 with the paper's weights, for one-stage detectors with anchors."""
+"""Chen et al. 2017 with the paper's weights, for one-stage detectors with anchors.
+
+On COCO-mini these weights and loss_weight='auto' gained alike: take either.
+"""
 
 runner_type = 'mmkd_plugin.DistillRunner'
 

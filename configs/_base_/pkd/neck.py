@@ -2,6 +2,7 @@
 
 RetinaNet under a Swin Mask R-CNN has the same there; RetinaNet and RepPoints under X101 teachers have loss_weight 10.
 Of a segmentor without a neck the levels of the backbone are compared.
+On COCO-mini these weights and loss_weight='auto' gained alike: take either.
 """
 
 runner_type = 'mmkd_plugin.DistillRunner'

@@ -33,6 +33,8 @@ def spread_picture(groups: Sequence[Sequence[Outcome]], baseline: str, out: Path
     names = [group[0].name for group in groups]
     figure = Figure(figsize=(8, 1.1 + 0.45 * len(groups)), layout='constrained')
     axis = figure.subplots()
+    # Else the picture ends where a bar does.
+    axis.use_sticky_edges = False
     for height, (name, values) in enumerate(zip(names, points)):
         mean = statistics.mean(values)
         colour = 'tab:gray' if name == baseline or len(values) == 1 else 'tab:blue'

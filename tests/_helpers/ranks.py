@@ -9,9 +9,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-from _helpers.two_processes import run_in_two
 from torch import Tensor
 
+from _helpers.two_processes import run_in_two
 from mmkd_plugin.methods import DistillLoss
 
 

@@ -54,7 +54,7 @@ class Method(ABC):
     """``'detection'`` or ``'segmentation'``, where the method is for one of them."""
     general: ClassVar[bool] = False
     """Whether every model of its task has what it needs."""
-    part: ClassVar[float] = 1.0
+    part_of_share: ClassVar[float] = 1.0
     """The most of ``distill.share`` that it gets where it has no ``share`` of its own.
 
     Less than 1 for what is only meant to go with another method and, pulling as strongly, would spoil the student.
@@ -273,7 +273,7 @@ def divided(share: float, methods: Mapping[str, Method]) -> Dict[str, float]:
         The parts by name.
     """
     equal = 1 / max(1, len(methods))
-    parts = {name: method.part for name, method in methods.items() if method.part < equal}
+    parts = {name: method.part_of_share for name, method in methods.items() if method.part_of_share < equal}
     others = len(methods) - len(parts)
     rest = (1 - sum(parts.values())) / max(1, others)
     return {name: share * parts.get(name, rest) for name in methods}

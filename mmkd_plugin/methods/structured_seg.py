@@ -160,7 +160,7 @@ class PairWise(Method):
     """
 
     task, general = 'segmentation', True
-    part = 0.1
+    part_of_share = 0.1
     losses = {'': PairWiseLoss}
     renamed = {
         'pair_weight': 'loss_weight',

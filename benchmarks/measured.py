@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -117,6 +118,11 @@ def measured(key: str) -> Measured:
             base = [outcome for outcome in alone if outcome.seed in seeds]
             rows.append(Row(name, outcomes, gains(outcomes, base, main), times[name]))
     return Measured(key, list(groups.values()), rows, costs)
+
+
+def fingerprint(key: str) -> str:
+    """What tells the numbers of a comparison from others, for what is drawn of them."""
+    return hashlib.sha256((RESULTS / f'{key}.json').read_bytes()).hexdigest()[:16]
 
 
 def names() -> list[str]:

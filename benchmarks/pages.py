@@ -57,16 +57,22 @@ def written(text: str, contents: Mapping[str, str], page: str) -> str:
 
 
 def stale(root: Path = ROOT) -> list[str]:
-    """The pages that are not what would be written now."""
+    """The pages and pictures that are not what would be written now."""
+    return _stale_pages(root) + which_method.stale_pictures(root)
+
+
+def _stale_pages(root: Path) -> list[str]:
     return [page for page, text in _all(root).items() if text != (root / page).read_text(encoding='utf-8')]
 
 
 def write(root: Path = ROOT) -> list[str]:
-    """Write the pages that are stale and name them."""
-    changed = stale(root)
-    for page in changed:
+    """Write the pages and draw the pictures that are stale, and name them."""
+    pages, pictures = _stale_pages(root), which_method.stale_pictures(root)
+    for page in pages:
         (root / page).write_text(_all(root)[page], encoding='utf-8')
-    return changed
+    for picture in pictures:
+        which_method.draw(picture, root)
+    return pages + pictures
 
 
 def _all(root: Path) -> dict[str, str]:
@@ -88,7 +94,7 @@ def main() -> None:
             for page in found:
                 print(f'{page} is stale; write it with "make pages".')
             raise SystemExit(1 if found else 0)
-        for page in [*write(), *map(str, which_method.pictures(ROOT / 'docs' / 'images'))]:
+        for page in write():
             print(f'written: {page}')
 
 

@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from benchmarks.catalogue import MEASURED, Recipe, comparisons
-from benchmarks.measured import Measured, Row, measured, names
+from benchmarks.measured import Measured, Row, fingerprint, measured, names
 from benchmarks.settings_tables import plain_table
 from mmkd_plugin.study.compare import AUTO, STUDENT, TEACHER
 from mmkd_plugin.study.pictures.spread import spread_picture
@@ -142,22 +144,39 @@ def results_tables() -> dict[str, str]:
     return {key: results_table(key) for key in _known()}
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Draw every seed of every family of COCO-mini.
+def pictures() -> dict[str, str]:
+    """The picture of every family of COCO-mini that was measured, by the key of its numbers."""
+    keys = [f'{MEASURED}_{family}' for family in comparisons()]
+    return {key: f'docs/images/spread_{key}.png' for key in keys if key in names()}
+
+
+def stale_pictures(root: Path) -> list[str]:
+    """The pictures that were not made of the numbers that are there now."""
+    return [picture for key, picture in pictures().items() if _source(root / picture) != fingerprint(key)]
+
+
+def draw(picture: str, root: Path) -> None:
+    """Draw every seed of every row of a family.
 
     Args:
-        folder: Gets a PNG for each.
-
-    Returns:
-        The paths written.
+        picture: One of :func:`pictures`.
+        root: What its path is relative to.
     """
-    keys = [key for key in (f'{MEASURED}_{family}' for family in comparisons()) if key in names()]
-    return [spread_picture(measured(key).groups, STUDENT, folder / f'spread_{key}.png') for key in keys]
+    key = next(key for key, path in pictures().items() if path == picture)
+    spread_picture(measured(key).groups, STUDENT, root / picture, fingerprint(key))
 
 
 def page() -> dict[str, str]:
     """Every region of docs/which_method.md."""
     return {'answers': answers(), 'weights': weights(), 'mean gains': mean_gains()}
+
+
+def _source(path: Path) -> str:
+    """What a picture says of what it was made."""
+    if not path.is_file():
+        return ''
+    with Image.open(path) as image:
+        return str(image.info.get('Source', ''))
 
 
 def _differences(published: Row, auto: Row) -> list[float]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import pytest
 from mmengine.config import Config
+from PIL import Image
 from typing_extensions import Annotated, Literal
 
 from benchmarks import pages
 from benchmarks.methods_table import gained, methods_table
 from benchmarks.pages import ROOT, stale, write, written
 from benchmarks.settings_tables import allowed, in_markdown, settings_table
+from benchmarks.which_method import pictures
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.methods.lookup import known_methods
@@ -30,6 +33,9 @@ def copy(tmp_path):
     for page in pages.PAGES:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         (tmp_path / page).write_text((ROOT / page).read_text())
+    for picture in pictures().values():
+        (tmp_path / picture).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / picture, tmp_path / picture)
     return tmp_path
 
 
@@ -57,7 +63,18 @@ def test_a_changed_number_makes_the_readme_stale(monkeypatch, copy):
     for path in (ROOT / 'docs/results').glob('*.json'):
         (results / path.name).write_text(path.read_text().replace('"mIoU": 0.5', '"mIoU": 0.6'))
     monkeypatch.setattr('benchmarks.measured.RESULTS', results)
-    assert stale(copy) == ['README.md', 'docs/results.md', 'docs/which_method.md']
+    changed = ['README.md', 'docs/results.md', 'docs/which_method.md', 'docs/images/spread_coco_mini_pspnet.png']
+    assert stale(copy) == changed
+    before = (copy / changed[-1]).read_bytes()
+    assert write(copy) == changed and stale(copy) == []
+    assert (copy / changed[-1]).read_bytes() != before
+
+
+def test_a_picture_that_is_not_there_or_of_somebody_elses_hand_is_stale(copy):
+    first, second, *_ = pictures().values()
+    (copy / first).unlink()
+    Image.new('RGB', (8, 8)).save(copy / second)
+    assert stale(copy) == [first, second]
 
 
 def test_the_check_fails_and_names_the_page(monkeypatch, capsys):

@@ -84,8 +84,12 @@ def test_both_sorts_of_weights_side_by_side_and_their_means(results):
 def test_a_picture_for_each_family_of_coco_mini(results, tmp_path):
     results('coco_mini_retina', alone=(20, 20), fgd=(30, 32))
     results('coco_mini_high-res', alone=(40, 40), fgd=(41, 41))
-    (path,) = which_method.pictures(tmp_path)
-    assert path.name == 'spread_coco_mini_retina.png' and path.stat().st_size > 5000
+    assert which_method.stale_pictures(tmp_path) == ['docs/images/spread_coco_mini_retina.png']
+    which_method.draw('docs/images/spread_coco_mini_retina.png', tmp_path)
+    assert (tmp_path / 'docs/images/spread_coco_mini_retina.png').stat().st_size > 5000
+    assert which_method.stale_pictures(tmp_path) == []
+    results('coco_mini_retina', alone=(20, 20), fgd=(30, 33))
+    assert which_method.stale_pictures(tmp_path) == ['docs/images/spread_coco_mini_retina.png']
 
 
 def test_the_page_has_all_three():

@@ -158,15 +158,20 @@ def image_of(item: dict) -> np.ndarray:
     return np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[:, :, ::-1])
 
 
-def save(figure: Figure, out: Path) -> Path:
+def save(figure: Figure, out: Path, source: str = '') -> Path:
     """Write a PNG and return its path.
+
+    Args:
+        figure: What is drawn.
+        out: PNG to write.
+        source: Text that the file keeps beside the picture, of what it was made.
 
     Raises:
         DistillError: If it cannot be written there.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=100)
+        figure.savefig(out, dpi=100, metadata={'Source': source} if source else None)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip('.')
         raise DistillError(f'The picture "{out}" cannot be written ({reason}); give one such as mask.png.') from error

@@ -14,13 +14,14 @@ from mmkd_plugin.study.runs import Outcome
 from mmkd_plugin.study.tasks import task_of
 
 
-def spread_picture(groups: Sequence[Sequence[Outcome]], baseline: str, out: Path) -> Path:
+def spread_picture(groups: Sequence[Sequence[Outcome]], baseline: str, out: Path, source: str = '') -> Path:
     """Draw a dot for each seed and a bar from one deviation below to one above the mean.
 
     Args:
         groups: The outcomes of each model, one per seed; the first group comes first, at the top.
         baseline: Name of the model whose mean is drawn as a line through all.
         out: PNG to write.
+        source: Text that the file keeps, of what it was made.
 
     Returns:
         The path written.
@@ -51,4 +52,4 @@ def spread_picture(groups: Sequence[Sequence[Outcome]], baseline: str, out: Path
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(axis='x', alpha=0.3)
     axis.set_xlabel(f'{task.main} in points: a dot for each seed, a bar of one deviation either way around the mean')
-    return save(figure, out)
+    return save(figure, out, source)

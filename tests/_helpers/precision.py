@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,3 +36,8 @@ def _converted(item: Any, dtype: torch.dtype) -> Any:
     if isinstance(item, list):
         return [_converted(each, dtype) for each in item]
     return item.to(dtype) if isinstance(item, Tensor) and item.is_floating_point() else item
+
+
+def allow_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a teacher compute in half precision on a CPU that has no instructions for it: torch does, slowly."""
+    monkeypatch.setattr('mmkd_plugin.teachers.options._cpu_computes', lambda dtype: True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from _helpers.precision import allow_half
 from _helpers.tiny import block, run_config
 
 from benchmarks.teacher_speed import Timed, cells, ways
@@ -14,7 +15,8 @@ def timed():
     return Timed(run_config('unused', distill=block()), size=64, images=2, device='cpu')
 
 
-def test_options_are_in_force(timed):
+def test_options_are_in_force(timed, monkeypatch):
+    allow_half(monkeypatch)
     run, note = timed.side(ways(False, False)['fuse_bn, channels_last, dtype'])
     assert note.startswith('fuse_bn (20 of 20 batch norms, ') and 'channels_last (' in note and 'dtype (bfl' in note
     run()

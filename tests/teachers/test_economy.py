@@ -9,6 +9,7 @@ import logging
 import pytest
 import torch
 from _helpers import tiny, tiny_seg
+from _helpers.precision import allow_half
 from _helpers.tiny import block, retinanet, run_config
 from mmengine.registry import MODELS
 from torch import nn
@@ -17,9 +18,16 @@ from mmkd_plugin.block import expand_config
 from mmkd_plugin.distillers.schedule import Progress
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.teachers import compiled, economy, half_precision, savings
+from mmkd_plugin.teachers.options import _cpu_computes
 from mmkd_plugin.utilities.nested import tensors_of
 
 OFF = dict(fuse_bn=False, channels_last=False)
+COMPUTES_BFLOAT16 = _cpu_computes('bfloat16')
+
+
+@pytest.fixture(autouse=True)
+def any_cpu(monkeypatch):
+    allow_half(monkeypatch)
 
 
 def algorithm(options, kit=tiny, **changes):
@@ -238,6 +246,10 @@ def test_compiled_parts_leave_records_and_the_early_end_alone(plain, monkeypatch
 
 @pytest.mark.parametrize('half', [{}, dict(dtype='bfloat16')])
 def test_prepacked_weights(plain, half):
+    if half and not COMPUTES_BFLOAT16:
+        with pytest.raises(DistillError, match='"teacher_options.prepack" fails here .*; leave it out.'):
+            step(algorithm(dict(half, prepack=True)))
+        return
     # 20 of the backbone and 3 of the neck, of which 3 more are recorded.
     model = algorithm(dict(half, prepack=True))
     _, records = step(model)

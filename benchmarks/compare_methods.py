@@ -9,7 +9,7 @@ from benchmarks.catalogue import Pair, comparisons
 from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
 from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.study.compare import WHOLE, Comparison, compare, picture, with_auto_weights
-from mmkd_plugin.study.trainings import add_training_options
+from mmkd_plugin.study.training_options import add_training_options
 
 
 def planned(families: list[str], seeds: list[int], work_dir: Path, **how: Any) -> list[Comparison]:

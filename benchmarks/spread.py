@@ -17,7 +17,8 @@ from mmkd_plugin.datasets import ensure_coco_mini
 from mmkd_plugin.study.compare import STUDENT, Comparison
 from mmkd_plugin.study.runs import Outcome, progress_bar
 from mmkd_plugin.study.tasks import task_of
-from mmkd_plugin.study.trainings import INSTRUCTION_SETS, Training, require_instruction_sets, train_all
+from mmkd_plugin.study.training_options import INSTRUCTION_SETS
+from mmkd_plugin.study.trainings import Training, require_instruction_sets, train_all
 
 ROWS = {'retina': 'fgd', 'faster-rcnn': 'fgd', 'pspnet': 'cwd'}
 """The distilled row of each family."""

@@ -13,6 +13,7 @@ import copy
 import os
 import os.path as osp
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
     from rich.console import Console
+
+# MMEngine's business, told again with every config that is read.
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 _TRACEBACK = '--traceback'
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mmkd_plugin.cli import CommandParser, add_config_options, plain_errors, wide_console
 from mmkd_plugin.errors import DistillError
-from mmkd_plugin.study.compare import Comparison, compare, picture, with_auto_weights
-from mmkd_plugin.study.trainings import add_training_options
+from mmkd_plugin.study.training_options import add_training_options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     with plain_errors(argv, 'the same command goes on where it stopped.'):
         args = _parse(argv)
+        from mmkd_plugin.study.compare import Comparison, compare, picture, with_auto_weights
+
         console = wide_console()
         comparison = Comparison(
             args.student,

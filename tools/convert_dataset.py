@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from mmkd_plugin.cli import plain_errors
-from mmkd_plugin.datasets.to_coco import convert_ilsvrc_det, convert_kitti
 
 
 def main() -> None:
@@ -20,6 +19,8 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or args.root / 'annotations'
     with plain_errors():
+        from mmkd_plugin.datasets.to_coco import convert_ilsvrc_det, convert_kitti
+
         if args.dataset == 'kitti':
             listed = args.val_list.read_text().split() if args.val_list else None
             counts = convert_kitti(args.root, out, listed)

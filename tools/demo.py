@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd_plugin.cli import CommandParser, plain_errors, wide_console
-from mmkd_plugin.datasets import ensure_coco_mini
-from mmkd_plugin.study.compare import Comparison, compare, picture
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='finished runs are kept here')
     with plain_errors(argv, 'the same command goes on where it stopped.'):
         args = parser.parse_args(argv)
+        from mmkd_plugin.datasets import ensure_coco_mini
+        from mmkd_plugin.study.compare import Comparison, compare, picture
+
         console = wide_console()
         ensure_coco_mini('data/coco_mini')
         configs = Path(__file__).resolve().parents[1] / 'configs/coco_mini'

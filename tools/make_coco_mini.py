@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmkd_plugin.cli import CommandParser, plain_errors
-from mmkd_plugin.datasets.coco_mini import CocoSplit, MiniSettings, coco_split, ensure_coco_mini, ensure_coco_subset
+
+if TYPE_CHECKING:
+    from mmkd_plugin.datasets.coco_mini import CocoSplit
 
 _ONLY_COCO = ('split_names', 'classes', 'symlink', 'maps', 'ann_train', 'img_train', 'ann_val', 'img_val')
 
@@ -46,6 +48,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _source(args: argparse.Namespace, split: str, name: str) -> CocoSplit:
+    from mmkd_plugin.datasets.coco_mini import CocoSplit, coco_split
+
     root = Path(args.from_coco)
     found = coco_split(root, name, getattr(args, split), args.maps)
     annotations, images = getattr(args, f'ann_{split}'), getattr(args, f'img_{split}')
@@ -68,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     with plain_errors(argv, 'the same command makes what is missing.'):
         args = _parse(argv)
+        from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini, ensure_coco_subset
+
         if args.from_coco is None:
             size: dict[str, Any] = {} if args.size is None else {'size': args.size}
             out = Path(args.out or 'data/coco_mini')

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd_plugin.cli import CommandParser, plain_errors
-from mmkd_plugin.study.publish import publish_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--half', action='store_true', help='store floating-point weights in half precision')
     with plain_errors(argv):
         args = parser.parse_args(argv)
+        from mmkd_plugin.study.publish import publish_checkpoint
+
         size = publish_checkpoint(args.source, args.target, args.half)
         print(f'{args.target}: {size / 2**20:.2f} MiB')
 

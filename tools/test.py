@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 from collections.abc import Sequence
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING
 
 from mmkd_plugin.cli import CommandParser, add_common_arguments, build_runner, plain_errors, read_config
 from mmkd_plugin.errors import DistillError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 # Hook and visualizer of a config that names none, by its default scope.
 _DRAWN_BY = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmengine.device import get_device
-
 from mmkd_plugin.cli import CommandParser, add_common_arguments, build_runner, plain_errors, read_config
 from mmkd_plugin.errors import DistillError
 
@@ -37,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         cfg = read_config(args)
         if args.amp:
+            from mmengine.device import get_device
+
             if get_device() == 'cpu':
                 raise DistillError('--amp needs a GPU, and none is visible; leave it out to train in single precision.')
             cfg.optim_wrapper.type = 'AmpOptimWrapper'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import dataclasses
 import json
@@ -11,7 +10,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -19,16 +18,7 @@ from rich.progress import Progress
 
 from mmkd_plugin.errors import DistillError, nearest
 from mmkd_plugin.study.runs import Outcome, progress_bar, train_once
-
-INSTRUCTION_SETS: Mapping[str, Mapping[str, str]] = {
-    'avx512': dict(ATEN_CPU_CAPABILITY='avx512', ONEDNN_MAX_CPU_ISA='AVX512_CORE'),
-    'avx2': dict(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2'),
-    'sse41': dict(ATEN_CPU_CAPABILITY='default', ONEDNN_MAX_CPU_ISA='SSE41'),
-}
-"""What restricts torch and oneDNN to the instructions of older processors.
-
-The same training then adds the same numbers in other orders, as it does on another machine.
-"""
+from mmkd_plugin.study.training_options import INSTRUCTION_SETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +55,6 @@ class Training:
             self.any_code,
             self.instructions,
         )
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add how trainings share the machine, for commands that do many."""
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings at a time; 1 by default')
-    parser.add_argument(
-        '--instruction-sets',
-        nargs='+',
-        default=[],
-        metavar='SET',
-        help='restrict the processor, in turns, so that the spread over seeds is also one over machines: '
-        + ', '.join(INSTRUCTION_SETS),
-    )
 
 
 def require_instruction_sets(names: Sequence[str]) -> None:

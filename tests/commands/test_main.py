@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    """A new interpreter at the root of the project."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
+    """A new interpreter at the root of the project, which knows the package even without its site-packages."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,6 +48,13 @@ def test_help_needs_no_package() -> None:
     done = run('-S', '-m', 'mmkd_plugin', '--help')
     assert done.returncode == 0, done.stderr
     assert 'print-config' in done.stdout
+
+
+@pytest.mark.parametrize('tool', sorted(path.name for path in (ROOT / 'tools').glob('*.py')))
+def test_help_of_a_tool_needs_no_package_either(tool: str) -> None:
+    done = run('-S', f'tools/{tool}', '--help')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('usage: ')
 
 
 def test_missing_package_is_one_sentence() -> None:

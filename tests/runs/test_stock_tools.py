@@ -95,7 +95,8 @@ def test_mistakes_end_in_one_sentence(folder, option, message):
 
 def test_missing_config(folder):
     result = call(folder, OURS / 'train.py', 'nowhere.py')
-    assert result.returncode == 2 and 'The config file "nowhere.py" does not exist' in result.stderr
+    assert result.returncode == 2
+    assert result.stderr.startswith('error: The config file "nowhere.py" does not exist')
 
 
 def test_missing_data_set(folder):

@@ -85,7 +85,7 @@ class WrittenBlock(TeacherKeys):
         unlabelled: Images without labels that join each batch of a segmentor: keys of their own.
         self_check: Whether the first step prints its table and stops the run on a fault.
         share: Ratio of the gradient of all methods with ``loss_weight='auto'`` to that of the task loss; each of them
-            that has no ``share`` of its own gets an equal part, pairs and discriminators a tenth at most.
+            that has no ``share`` of its own gets an equal part, pairs a tenth and discriminators a fiftieth at most.
         settle: Part of the run, of 100 steps at least and counted from a method's first step, after which a weight that
             finds itself is held; 1 measures to the end.
         teacher_cache: Whether the teacher's records are kept on the disk and read instead of running it, for pipelines

@@ -142,7 +142,7 @@ class Holistic(Method):
     """
 
     task = 'segmentation'
-    part_of_share = 0.1
+    part_of_share = 0.02
     losses = {'': HolisticLoss}
     given = ('num_classes', 'image_channels', 'widths')
     renamed = {'holistic_weight': 'loss_weight'}

@@ -25,9 +25,9 @@ def test_share_of_the_block_is_divided_among_those_without_their_own():
     assert shares(methods=methods) == dict(a=1.5, b=1.5, c=0.3, d=None)
 
 
-def test_pairs_and_a_discriminator_have_a_tenth_at_most():
+def test_pairs_have_a_tenth_and_a_discriminator_a_fiftieth_at_most():
     methods = dict(pixel=auto('PixelWise'), pair=auto('PairWise'), holistic=auto('Holistic'))
-    assert shares(methods=methods) == pytest.approx(dict(pixel=2.4, pair=0.3, holistic=0.3))
+    assert shares(methods=methods) == pytest.approx(dict(pixel=2.64, pair=0.3, holistic=0.06))
     assert shares(methods=dict(pair=auto('PairWise')), share=1) == pytest.approx(dict(pair=0.1))
     assert shares(methods=dict(pair=auto('PairWise', share=1), pixel=auto('PixelWise'))) == dict(pair=1, pixel=3)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -117,6 +118,7 @@ def test_configs_read_what_is_written(tmp_path, monkeypatch, named):
     from mmdet.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)
+    init_default_scope('mmdet')
     monkeypatch.chdir(tmp_path)
     names = tmp_path / 'map_det.txt'
     names.write_text('n01 1 accordion\nn02 2 air plane\n')

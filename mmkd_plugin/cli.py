@@ -224,6 +224,18 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if kind else DistillRunner.from_cfg(cfg)
 
 
+def leave_group() -> None:
+    """Let go of the other processes of a distributed run, once everything that it leaves is written.
+
+    A group that is still there when the interpreter shuts down makes torch warn of leaked resources, and a thread of
+    gloo that works for it can abort the process.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def on_one_process(cfg: Config) -> Config:
     """The same config for a command that takes some steps itself: how a run is spread over processes is left out."""
     cfg = copy.deepcopy(cfg)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from _helpers.tiny import block, run_config
+from torch import distributed
 
-from mmkd_plugin.cli import add_common_arguments, build_runner, read_config
+from mmkd_plugin.cli import add_common_arguments, build_runner, leave_group, read_config
 from mmkd_plugin.errors import DistillError
 
+TOOLS = Path(__file__).parents[1] / 'tools'
 SET_BY_LAUNCHERS = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT', 'SLURM', 'OMPI')
 
 
@@ -80,3 +84,27 @@ def test_runner_that_does_not_exist(tmp_path: Path, kind: str) -> None:
     message = rf'runner_type is "{kind}", which is no runner: did you mean "mmkd_plugin\.DistillRunner"'
     with pytest.raises(DistillError, match=message):
         build_runner(run_config(tmp_path, distill=block(), runner_type=kind))
+
+
+def join_group() -> None:
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+
+
+def test_group_is_left_where_there_is_one() -> None:
+    join_group()
+    for _ in range(2):
+        leave_group()
+        assert not distributed.is_initialized()
+
+
+@pytest.mark.parametrize(('tool', 'arguments'), [('train', []), ('test', ['student.pth'])])
+def test_tools_leave_their_group(
+    tool: str, arguments: list[str], config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location(tool, TOOLS / f'{tool}.py')
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, 'build_runner', lambda cfg: SimpleNamespace(train=join_group, test=join_group))
+    module.main([config, *arguments, '--work-dir', str(tmp_path)])
+    assert not distributed.is_initialized()

@@ -7,7 +7,14 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mmkd_plugin.cli import CommandParser, add_common_arguments, build_runner, plain_errors, read_config
+from mmkd_plugin.cli import (
+    CommandParser,
+    add_common_arguments,
+    build_runner,
+    leave_group,
+    plain_errors,
+    read_config,
+)
 from mmkd_plugin.errors import DistillError
 
 if TYPE_CHECKING:
@@ -80,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.show_dir:
             draw_into(cfg, args.show_dir)
         build_runner(cfg).test()
+        leave_group()
 
 
 if __name__ == '__main__':

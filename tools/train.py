@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmkd_plugin.cli import CommandParser, add_common_arguments, build_runner, plain_errors, read_config
+from mmkd_plugin.cli import (
+    CommandParser,
+    add_common_arguments,
+    build_runner,
+    leave_group,
+    plain_errors,
+    read_config,
+)
 from mmkd_plugin.errors import DistillError
 
 
@@ -52,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cfg.resume = True
             cfg.load_from = None if args.resume == 'auto' else args.resume
         build_runner(cfg).train()
+        leave_group()
 
 
 if __name__ == '__main__':

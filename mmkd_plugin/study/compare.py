@@ -205,7 +205,7 @@ def picture(comparison: Comparison, groups: Sequence[Sequence[Outcome]], console
     for outcomes in groups:
         cfg = teacher_config(first) if outcomes is groups[0] else student
         points = 100 * outcomes[0].metrics[task.metrics[task.main]]
-        models.append((f'{outcomes[0].name}, {points:.1f} {task.main}', load_model(cfg, outcomes[0].checkpoint)))
+        models.append((f'{outcomes[0].name}\n{points:.1f} {task.main}', load_model(cfg, outcomes[0].checkpoint)))
     painter: Callable[[dict], Painter] = DetectionPainter if task is DETECTION else SegmentationPainter
     out = side_by_side(student, models, painter, comparison.work_dir / f'{task.name}.png')
     console.print(f'Predictions side by side: {out}')

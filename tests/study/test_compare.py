@@ -7,6 +7,7 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -22,7 +23,8 @@ from _helpers import tiny_seg
 from mmkd_plugin.datasets.coco_mini import MiniSettings, ensure_coco_mini
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.study.compare import Comparison, compare, first_teacher, picture, teacher_config
-from mmkd_plugin.study.runs import progress_bar, test_once, train_once
+from mmkd_plugin.study.pictures.spread import spread_picture
+from mmkd_plugin.study.runs import Outcome, progress_bar, test_once, train_once
 
 CLASSES = 7
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +130,13 @@ def test_every_seed_is_a_dot(study):
     assert 'Every seed and the spread' in out.getvalue()
     with Image.open(comparison.work_dir / 'spread.png') as image:
         assert image.size == (800, round(100 * (1.1 + 3 * 0.45)))
+
+
+def test_long_names_leave_the_words_below_whole(tmp_path):
+    groups = [[Outcome(name, 0, {'mIoU': 0.5}, '', 0)] for name in ('a' * 40, 'teacher')]
+    with Image.open(spread_picture(groups, 'teacher', tmp_path / 'spread.png')) as image:
+        edges = np.asarray(image.convert('L'))[:, [0, -1]]
+    assert edges.min() == 255
 
 
 def test_picture_has_a_column_for_image_truth_and_each_model(study):

@@ -1,4 +1,7 @@
-"""Structured distillation: pixels and pairs of pixels, with the released code's weights."""
+"""Structured distillation: pixels and pairs of pixels, with the released code's weights.
+
+On COCO-mini these weights and loss_weight='auto' gained alike: take either.
+"""
 
 _base_ = './pixel.py'
 

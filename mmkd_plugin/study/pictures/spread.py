@@ -51,5 +51,7 @@ def spread_picture(groups: Sequence[Sequence[Outcome]], baseline: str, out: Path
     axis.invert_yaxis()
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(axis='x', alpha=0.3)
-    axis.set_xlabel(f'{task.main} in points: a dot for each seed, a bar of one deviation either way around the mean')
+    # Under the whole figure: long names of rows leave the axes too little room for it.
+    text = f'{task.main} in points: a dot for each seed, a bar of one deviation either way around the mean'
+    figure.supxlabel(text, fontsize='medium')
     return save(figure, out, source)

@@ -133,7 +133,7 @@ def test_every_seed_is_a_dot(study):
 
 
 def test_long_names_leave_the_words_below_whole(tmp_path):
-    groups = [[Outcome(name, 0, {'mIoU': 0.5}, '', 0)] for name in ('a' * 40, 'teacher')]
+    groups = [[Outcome(name, 0, {'mIoU': 0.5, 'mAcc': 0.6}, '', 0)] for name in ('a' * 40, 'teacher')]
     with Image.open(spread_picture(groups, 'teacher', tmp_path / 'spread.png')) as image:
         edges = np.asarray(image.convert('L'))[:, [0, -1]]
     assert edges.min() == 255

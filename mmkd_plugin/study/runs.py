@@ -304,7 +304,7 @@ def _weights_bytes(runner: Runner) -> int:
 
 def _digest(cfg: Config) -> str:
     """Hash of the config and of the teachers' files."""
-    digest = hashlib.sha256(cfg.pretty_text.encode())
+    digest = hashlib.sha256(repr(cfg.to_dict()).encode())
     distill = cfg.get('distill') or {}
     for teacher in (distill, *(distill.get('teachers') or {}).values()):
         name = teacher.get('teacher_ckpt') if isinstance(teacher, dict) else None

@@ -231,4 +231,4 @@ def on_device(device: str) -> Iterator[None]:
 
 def digest(cfg: Config) -> str:
     """A hash of what a config says."""
-    return hashlib.sha256(cfg.pretty_text.encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(cfg.to_dict()).encode()).hexdigest()[:16]

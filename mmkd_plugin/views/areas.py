@@ -14,7 +14,7 @@ from torch import Tensor
 from mmkd_plugin.distillers import Distiller
 from mmkd_plugin.methods.fgd import FGDLoss
 from mmkd_plugin.views.compared import losses_of
-from mmkd_plugin.views.drawing import BOX, LIT, SIDE, add_legend, bare, draw_boxes, tinted
+from mmkd_plugin.views.drawing import BOX, LIT, SIDE, add_legend, bare, draw_boxes, stride_of, tinted
 
 BACKGROUND = np.array([0.2, 0.55, 1.0])
 
@@ -83,7 +83,7 @@ def areas_figure(image: np.ndarray, boxes: Tensor, levels: Sequence[AreaLevel]) 
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     for column, level in zip(axes.T[1:], levels):
         lit = level.foreground > 0
-        column[0].set_title(f'stride {round(height / lit.shape[0])}: {int(lit.sum())} of {lit.numel()} cells')
+        column[0].set_title(f'stride {stride_of(image, lit)}: {int(lit.sum())} of {lit.numel()} cells')
         column[0].imshow(tinted(image, _pixels(lit, height, width), LIT))
         column[1].imshow(tinted(image, _pixels(level.background > 0, height, width), BACKGROUND))
         # Cells of a box are told apart only in their logarithm from those of the background.

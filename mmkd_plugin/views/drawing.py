@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ def heat_maps(
                 value.numpy(), norm=norm, extent=extent, alpha=_OPACITY, interpolation='nearest', cmap='viridis'
             )
     for axis, value in zip(axes[0, 1:], next(iter(rows.values()))):
-        axis.set_title(f'stride {_stride(height, value)}')
+        axis.set_title(f'stride {stride_of(image, value)}')
     # Plain numbers, a few of each power of ten.
     ticks: Any = dict(ticks=LogLocator(subs=(1, 2, 5)), format='%g') if log else {}
     bar = figure.colorbar(shown, ax=list(axes[:, 1:].flat), label=label, pad=0.01, **ticks)
@@ -91,6 +92,16 @@ def heat_maps(
 def heat_size(image: np.ndarray, rows: int, levels: int) -> tuple[float, float]:
     """Width and height in inches of what :func:`heat_maps` draws."""
     return SIDE * (levels + 1) + 0.9, rows * (SIDE * image.shape[0] / image.shape[1] + 0.15) + 0.4
+
+
+def stride_of(image: np.ndarray, level: Tensor) -> int:
+    """Pixels per cell of a map ``(H, W)`` over an image ``(H, W, 3)``.
+
+    The last cells of a map may reach beyond the image; then it is the power of two that comes nearest on the side that
+    tells more.
+    """
+    down, across = (pixels / cells for pixels, cells in zip(image.shape, level.shape))
+    return round(down) if down == across else 2 ** round(math.log2(max(down, across)))
 
 
 def bare(axes: Any) -> None:
@@ -136,11 +147,6 @@ def figure_pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _stride(height: int, level: Tensor) -> int:
-    """Pixels per cell; maps of an odd size are not exact."""
-    return round(height / level.shape[0])
 
 
 def _scale(values: Tensor, log: bool) -> Normalize:

@@ -17,7 +17,7 @@ from mmkd_plugin.views.areas import area_levels, areas_figure
 from mmkd_plugin.views.attention import attention_figure, attention_of
 from mmkd_plugin.views.compared import compared_losses, compared_maps, evaluating
 from mmkd_plugin.views.differences import ATTENTION, VALUES, differences
-from mmkd_plugin.views.drawing import figure_pixels, network_image
+from mmkd_plugin.views.drawing import figure_pixels, network_image, stride_of
 from mmkd_plugin.views.found import Found, found_figure
 
 
@@ -67,6 +67,16 @@ def test_areas_are_tinted_where_the_masks_are() -> None:
     assert figure.axes[1].get_title() == f'stride 8: {int((levels[0].foreground > 0).sum())} of 64 cells'
     shown = figure.axes[9].images[0].get_array()
     assert np.array_equal(np.asarray(shown), levels[0].scale.numpy())
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'cells', 'stride'),
+    [((192, 256), (2, 2), 128), ((800, 1216), (25, 38), 32), ((800, 1216), (7, 10), 128), ((224, 224), (16, 16), 14)],
+)
+def test_stride_of_maps_that_reach_beyond_the_image(
+    pixels: tuple[int, int], cells: tuple[int, int], stride: int
+) -> None:
+    assert stride_of(np.zeros((*pixels, 3), np.uint8), torch.zeros(cells)) == stride
 
 
 def test_compared_maps_are_what_the_loss_gets() -> None:

@@ -10,13 +10,13 @@ import matplotlib
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmkd_plugin.block import DistillBlock
 from mmkd_plugin.errors import DistillError
 from mmkd_plugin.probe.anatomy import task_of
+from mmkd_plugin.registry import DATASETS
 from mmkd_plugin.study.pictures.canvas import Painter, build_model, load_weights, prediction_grid, save
 from mmkd_plugin.study.pictures.detection import DetectionPainter
 from mmkd_plugin.study.pictures.images import Shown
@@ -70,9 +70,10 @@ def prediction_pictures(config: Config, students: Mapping[str, str], images: Map
 def metainfo(config: Config) -> dict:
     """Names and colours of the classes of the test data, which need not be there."""
     dataset: Any = (config.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    kind = ROOT_DATASETS.get(dataset.get('type', ''))
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    kind = dataset.get('type', '')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     found = dict(kind._load_metainfo(dataset.get('metainfo'))) if hasattr(kind, '_load_metainfo') else {}
     classes = found.setdefault('classes', ())
     if len(found.get('palette') or ()) != len(classes):

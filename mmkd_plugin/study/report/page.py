@@ -86,7 +86,7 @@ def _groups(runs: Sequence[Run], shown: Sequence[str]) -> list[dict[str, Any]]:
     task = [name for name in names if 'loss' in name and name not in terms]
     rest = [name for name in names if name not in (*weights, *terms, *task)]
     kinds = (
-        ('Metrics', metric_names(runs), 'metrics', 'No run has been validated.'),
+        ('Metrics', metric_names(runs), 'metrics', 'No metric was logged.'),
         ('Terms of the distillation', terms, 'scalars', 'No run is distilled.'),
         ("Weights that loss_weight='auto' has found", weights, 'scalars', ''),
         ('Losses of the task, and the sum of all', task, 'scalars', 'No loss was logged.'),

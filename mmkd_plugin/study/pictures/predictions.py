@@ -72,7 +72,7 @@ def metainfo(config: Config) -> dict:
     dataset: Any = (config.get('test_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset or 'datasets' in dataset:
         dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
-    kind = dataset.get('type', '')
+    kind: Any = dataset.get('type', '')
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     found = dict(kind._load_metainfo(dataset.get('metainfo'))) if hasattr(kind, '_load_metainfo') else {}
     classes = found.setdefault('classes', ())
